@@ -1,0 +1,42 @@
+//! What the operator says to everyone: apart from the rooms, until it is put away.
+
+use yew::prelude::*;
+
+use super::{ICON_CLOSE, ICON_MEGAPHONE, icon, time};
+use crate::state::{Announcement, Input};
+
+#[derive(Properties, PartialEq)]
+pub struct Props {
+    pub announcements: Vec<Announcement>,
+    pub send: Callback<Input>,
+}
+
+/// The announcements that were not put away, newest last.
+#[component]
+pub fn Announcements(props: &Props) -> Html {
+    html! {
+        <div class="announcements" role="status">
+            { for props.announcements.iter().map(|announcement| {
+                let id = announcement.id;
+                let dismiss = props.send.reform(move |_: MouseEvent| Input::DismissAnnouncement(id));
+                html! {
+                    <section key={id} class="announcement" data-testid="announcement" aria-label="Announcement">
+                        { icon(ICON_MEGAPHONE) }
+                        <div class="announcement-text">
+                            <span class="announcement-head">
+                                <strong>{ "Announcement" }</strong>
+                                <time datetime={time::iso(announcement.at)} title={time::full(announcement.at)}>
+                                    { time::clock(announcement.at) }
+                                </time>
+                            </span>
+                            <p>{ &announcement.text }</p>
+                        </div>
+                        <button class="icon-button" aria-label="Dismiss announcement" onclick={dismiss}>
+                            { icon(ICON_CLOSE) }
+                        </button>
+                    </section>
+                }
+            }) }
+        </div>
+    }
+}

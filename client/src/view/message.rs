@@ -1,0 +1,224 @@
+//! The rows of the conversation: messages, system lines, days, the "new" line.
+//!
+//! Each row is a component of its own with comparable properties, so that a new message renders one row.
+
+use std::rc::Rc;
+
+use shared::model::{Ms, Ref};
+use shared::protocol::{Event, EventKind, User};
+use yew::prelude::*;
+use yew::virtual_dom::Key;
+
+use super::{Avatar, ICON_ALERT, icon, markdown, time};
+use crate::rows;
+use crate::state::Input;
+
+/// A row that owns what it shows, so that it can be compared with the one before.
+#[derive(Clone, PartialEq)]
+pub enum Entry {
+    Day { at: Ms },
+    New,
+    Message(Message),
+    System(Rc<Event>),
+}
+
+/// A message's row.
+#[derive(Clone, PartialEq)]
+pub struct Message {
+    pub key: rows::Key,
+    pub at: Ms,
+    /// The author, on the first message of a group; the others repeat only the name, for screen readers.
+    pub head: Option<User>,
+    pub author: AttrValue,
+    pub own: bool,
+    pub content: Content,
+}
+
+/// Where a message's text comes from.
+#[derive(Clone, PartialEq)]
+pub enum Content {
+    Confirmed(Rc<Event>),
+    Pending { text: String },
+    Failed { text: String, reference: Ref, reason: String },
+}
+
+impl Message {
+    /// Whether it is on its way.
+    pub fn is_pending(&self) -> bool {
+        matches!(self.content, Content::Pending { .. })
+    }
+}
+
+impl Entry {
+    /// What the row is known by while the list changes around it.
+    pub fn key(&self) -> Key {
+        match self {
+            Entry::Day { at } => ["day", &time::day(*at).to_string()].concat().into(),
+            Entry::New => "new".into(),
+            Entry::Message(message) => match message.key {
+                rows::Key::Own(reference) => reference.to_string().into(),
+                rows::Key::Seq(seq) => seq.into(),
+            },
+            Entry::System(event) => event.seq.into(),
+        }
+    }
+}
+
+/// Turns the state's rows, which borrow, into entries, which can be kept.
+pub fn entries(rows: &[rows::Row<'_>]) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        match row {
+            rows::Row::Day { at } => entries.push(Entry::Day { at: *at }),
+            rows::Row::New => entries.push(Entry::New),
+            rows::Row::System { event } => entries.push(Entry::System(Rc::clone(event))),
+            rows::Row::Group { author, own, lines } => {
+                let name = AttrValue::from(author.name.to_string());
+                for (index, line) in lines.iter().enumerate() {
+                    let content = match line.standing {
+                        rows::Standing::Confirmed(event) => Content::Confirmed(Rc::clone(event)),
+                        rows::Standing::Pending(_) => Content::Pending { text: line.body.to_owned() },
+                        rows::Standing::Failed { reference, reason } => Content::Failed {
+                            text: line.body.to_owned(),
+                            reference,
+                            reason: reason.to_owned(),
+                        },
+                    };
+                    entries.push(Entry::Message(Message {
+                        key: line.key,
+                        at: line.at,
+                        head: (index == 0).then(|| (*author).clone()),
+                        author: name.clone(),
+                        own: *own,
+                        content,
+                    }));
+                }
+            }
+        }
+    }
+    entries
+}
+
+#[derive(Properties, PartialEq)]
+pub struct RowsProps {
+    pub entries: Rc<Vec<Entry>>,
+    /// The present day: "Today" becomes "Yesterday" at midnight.
+    pub today: i64,
+    pub send: Callback<Input>,
+}
+
+/// All rows, in the order of the log.
+#[component]
+pub fn Rows(props: &RowsProps) -> Html {
+    let row = |entry: &Entry| {
+        let key = entry.key();
+        match entry {
+            Entry::Day { at } => html! {
+                <div {key} class="day" role="separator"><span>{ time::day_name(*at, props.today) }</span></div>
+            },
+            Entry::New => html! {
+                <div {key} class="new-line" role="separator" data-testid="new-line"><span>{ "New" }</span></div>
+            },
+            Entry::System(event) => html! { <SystemLine {key} event={Rc::clone(event)} /> },
+            Entry::Message(message) => html! {
+                <MessageRow {key} message={message.clone()} send={props.send.clone()} />
+            },
+        }
+    };
+    props.entries.iter().map(row).collect()
+}
+
+#[derive(Properties, PartialEq)]
+struct SystemProps {
+    event: Rc<Event>,
+}
+
+#[component]
+fn SystemLine(props: &SystemProps) -> Html {
+    let event = &props.event;
+    let name = html! { <strong>{ event.user.name.as_str() }</strong> };
+    let sentence = match &event.kind {
+        EventKind::Created => html! { <>{ name }{ " created the room" }</> },
+        EventKind::Joined => html! { <>{ name }{ " joined" }</> },
+        EventKind::Left => html! { <>{ name }{ " left" }</> },
+        EventKind::Renamed { name: new } => {
+            html! { <>{ name }{ " is now called " }<strong>{ new.as_str() }</strong></> }
+        }
+        // Messages have rows of their own, and what a newer server means is not for this page.
+        EventKind::Message { .. } | EventKind::Unknown => return Html::default(),
+    };
+    html! {
+        <div class="system" data-testid="system-line" data-seq={event.seq.to_string()}>
+            <span>{ sentence }</span>
+            <time datetime={time::iso(event.at)} title={time::full(event.at)}>{ time::clock(event.at) }</time>
+        </div>
+    }
+}
+
+#[derive(Properties, PartialEq)]
+struct MessageProps {
+    message: Message,
+    send: Callback<Input>,
+}
+
+#[component]
+fn MessageRow(props: &MessageProps) -> Html {
+    let message = &props.message;
+    let (text, state, seq) = match &message.content {
+        Content::Confirmed(event) => {
+            let EventKind::Message { body } = &event.kind else { return Html::default() };
+            (body.as_str(), "sent", Some(event.seq.to_string()))
+        }
+        Content::Pending { text } => (text.as_str(), "pending", None),
+        Content::Failed { text, .. } => (text.as_str(), "failed", None),
+    };
+    let stamp = html! {
+        <time datetime={time::iso(message.at)} title={time::full(message.at)}>{ time::clock(message.at) }</time>
+    };
+    let classes = classes!("message", state, message.head.is_some().then_some("head"));
+    html! {
+        <article class={classes} data-testid="message" data-seq={seq} data-state={state}
+            data-own={message.own.then_some("true")}>
+            if let Some(author) = &message.head {
+                <Avatar user={author.id} name={author.name.to_string()} />
+                <div class="by">
+                    if message.own {
+                        <span class="name">{ author.name.as_str() }</span>
+                    } else {
+                        <button class="name" title={["Message ", author.name.as_str()].concat()}
+                            onclick={direct(&props.send, author)}>{ author.name.as_str() }</button>
+                    }
+                    { stamp }
+                </div>
+            } else {
+                <span class="sr">{ &message.author }{ ": " }</span>
+                <span class="side">{ stamp }</span>
+            }
+            <div class="body" data-testid="message-body">{ markdown::body(text) }</div>
+            if state == "pending" {
+                <span class="pending-mark" role="img" aria-label="Sending"></span>
+            }
+            if let Content::Failed { reference, reason, .. } = &message.content {
+                { failed(*reference, reason, &props.send) }
+            }
+        </article>
+    }
+}
+
+fn direct(send: &Callback<Input>, user: &User) -> Callback<MouseEvent> {
+    let id = user.id;
+    send.reform(move |_| Input::OpenDirect(id))
+}
+
+fn failed(reference: Ref, reason: &str, send: &Callback<Input>) -> Html {
+    let retry = send.reform(move |_: MouseEvent| Input::Retry(reference));
+    let discard = send.reform(move |_: MouseEvent| Input::Discard(reference));
+    html! {
+        <div class="trouble">
+            { icon(ICON_ALERT) }
+            <span>{ "Not sent. " }{ reason }</span>
+            <button class="button small" data-testid="retry" onclick={retry}>{ "Retry" }</button>
+            <button class="button small quiet" data-testid="discard" onclick={discard}>{ "Delete" }</button>
+        </div>
+    }
+}

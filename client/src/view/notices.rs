@@ -1,0 +1,33 @@
+//! Short messages to the person that go away by themselves.
+
+use yew::prelude::*;
+
+use super::{ICON_ALERT, ICON_CLOSE, icon};
+use crate::state::{Input, Notice, NoticeKind};
+
+#[derive(Properties, PartialEq)]
+pub struct Props {
+    pub notices: Vec<Notice>,
+    pub send: Callback<Input>,
+}
+
+/// The notices of the moment.
+#[component]
+pub fn Notices(props: &Props) -> Html {
+    html! {
+        <div class="notices" role="status">
+            { for props.notices.iter().map(|notice| {
+                let id = notice.id;
+                let dismiss = props.send.reform(move |_: MouseEvent| Input::DismissNotice(id));
+                let error = notice.kind == NoticeKind::Error;
+                html! {
+                    <div key={id} class={classes!("notice", error.then_some("error"))} data-testid="notice">
+                        if error { { icon(ICON_ALERT) } }
+                        <span>{ &notice.text }</span>
+                        <button class="icon-button" aria-label="Dismiss" onclick={dismiss}>{ icon(ICON_CLOSE) }</button>
+                    </div>
+                }
+            }) }
+        </div>
+    }
+}

@@ -1,0 +1,172 @@
+//! The accept loop: connections in, HTTP/1.1 out, with the timers and limits that warp's own server lacks.
+//!
+//! It must not know routes: it is given a service, and tells it who the peer is by request extensions.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use warp::http::{Request, Response};
+
+use crate::gate::{Full, Gate, Permit};
+
+/// Most headers of one request; more are answered with 431.
+const HEADERS_MAX: usize = 100;
+/// Pause after the system refused to accept, as when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that may wait to be accepted: a whole restart's worth of clients.
+const BACKLOG: i32 = 8_192;
+
+/// Who sent a request. Every request has it as an extension, and so the `Arc<Permit>` of its connection,
+/// which goes along with an upgraded socket.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddr(pub SocketAddr);
+
+/// How patient a loop is.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a request to begin, at first and on an idle connection; zero is no limit.
+    pub idle: Duration,
+    /// For a request's head; zero is no limit.
+    pub header: Duration,
+}
+
+/// Binds an address with the options that accepted sockets inherit.
+///
+/// # Errors
+/// The system's.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until `stop` is true, on the current thread. What was accepted goes on after that.
+pub async fn run<S, B>(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    patience: Patience,
+    service: S,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((socket, address)) => match gate.enter(address.ip()) {
+                Ok(permit) => {
+                    let peer = (PeerAddr(address), Arc::new(permit));
+                    let stop = stop.clone();
+                    tokio::task::spawn_local(serve(socket, peer, patience, service.clone(), stop));
+                }
+                Err(full) => drop(tokio::task::spawn_local(refuse(socket, full))),
+            },
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers a connection that is one too many, without reading what it wants.
+async fn refuse(socket: TcpStream, full: Full) {
+    let (status, text) = match full {
+        Full::Address => ("429 Too Many Requests", "Too many connections from your address."),
+        Full::Server => ("503 Service Unavailable", "The server is full. Try again later."),
+    };
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Retry-After: 10\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    let _ = socket.try_write(answer.as_bytes());
+    // Closing before the request is read would reset the connection, and the answer with it.
+    let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
+    let mut rest = [0; 1024];
+    let _ = timeout(Duration::from_secs(1), async {
+        while socket.readable().await.is_ok() && !matches!(socket.try_read(&mut rest), Ok(0)) {}
+    })
+    .await;
+}
+
+async fn serve<S, B>(
+    socket: TcpStream,
+    (peer, permit): (PeerAddr, Arc<Permit>),
+    patience: Patience,
+    service: S,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // hyper's own timer starts with the first byte.
+    let is_patient = |wait: Duration| if wait.is_zero() { Duration::from_secs(86_400) } else { wait };
+    if !matches!(timeout(is_patient(patience.idle), socket.readable()).await, Ok(Ok(()))) {
+        return;
+    }
+    let requested_at = Rc::new(Cell::new(Instant::now()));
+    let service = {
+        let requested_at = requested_at.clone();
+        hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            requested_at.set(Instant::now());
+            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(permit.clone());
+            let version = request.version();
+            request.extensions_mut().insert(version);
+            service.call(request)
+        })
+    };
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).max_headers(HEADERS_MAX);
+    http.header_read_timeout(is_patient(patience.header));
+    let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
+    let mut connection = pin!(connection);
+    let mut is_ending = false;
+    loop {
+        let idle_at = requested_at.get() + is_patient(patience.idle);
+        tokio::select! {
+            // An error here is the peer's: it went away, or did not speak HTTP and has its answer.
+            _ = connection.as_mut() => return,
+            // Ends an idle connection; one at work is ended after its answer.
+            () = sleep_until(idle_at), if !is_ending => {
+                if requested_at.get() + is_patient(patience.idle) <= Instant::now() {
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            _ = stop.wait_for(|stop| *stop), if !is_ending => {
+                is_ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Node-to-node fan-out: the seam between a hub and its peers.
+//!
+//! What goes through a broker is a hint. It may be lost, repeated or reordered; a hub notices by `seq` and
+//! reads what it lacks from the store. A local event and one of another node arrive at the hub the same
+//! way: through [`Sink`]. Brokers know only `shared`.
+
+pub mod chaos;
+pub mod memory;
+
+#[cfg(test)]
+mod conformance;
+
+use std::sync::Arc;
+
+use shared::model::{Ms, RoomId, Seq, UserId};
+use shared::protocol::{Event, Presence, User};
+
+/// Tells the hubs of a cluster apart.
+pub type HubId = u32;
+
+/// Whom a hint concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// Those in a room.
+    Room(RoomId),
+    /// The connections of one user.
+    User(UserId),
+    /// Everyone. Every hub has this topic from the start.
+    All,
+}
+
+/// What one hub tells the others, itself included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// An event was committed.
+    Event(Arc<Event>),
+    /// A person's presence at one hub, in one room.
+    Presence { origin: HubId, room: RoomId, user: User, presence: Presence },
+    /// A hub began to follow a room and wants to hear who is present.
+    PresenceWanted { origin: HubId, room: RoomId },
+    /// A person is typing.
+    Typing { room: RoomId, user: User },
+    /// A user's cursor moved.
+    Read { user: UserId, room: RoomId, seq: Seq, unread: u32 },
+    /// A user has a new name.
+    Renamed { user: User },
+    /// A user became a member of a room, or no longer is one.
+    Membership { user: UserId, room: RoomId, member: bool },
+    /// The operator speaks to everyone.
+    Announcement { text: String, at: Ms },
+}
+
+/// Takes hints for one hub. It must not block and not call back into the broker.
+pub type Sink = Arc<dyn Fn(Hint) + Send + Sync>;
+
+/// Publishes hints and delivers those of the topics that a hub follows.
+///
+/// **Contract.** `publish` never blocks and never fails: what cannot be delivered is dropped. A hub receives
+/// its own hints too, at once and in its own order, whatever the state of the network. A hint of another hub
+/// may come late, twice, out of order or never. After `follow` returns, hints published by this process on
+/// that topic are delivered; those of other nodes, from some moment on. `unfollow` may be followed by a few
+/// late hints. Following twice is following once.
+pub trait Broker: Send + Sync + 'static {
+    /// Makes a hub known, following `Topic::All`. Its sink is dropped by `detach`.
+    fn attach(&self, hub: HubId, sink: Sink);
+    fn detach(&self, hub: HubId);
+    fn follow(&self, hub: HubId, topic: Topic);
+    fn unfollow(&self, hub: HubId, topic: Topic);
+    /// Gives a hint of `hub` to every follower of the topic.
+    fn publish(&self, hub: HubId, topic: Topic, hint: Hint);
+    /// True if hints can be lost, so that heads must be compared with the store now and then.
+    fn is_lossy(&self) -> bool;
+}

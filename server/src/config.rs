@@ -1,0 +1,166 @@
+//! Every address, path and limit that an operator can set, as flags and as `MAGPIE_…` variables.
+//!
+//! A flag wins over its variable. Each limit is named once, here; 0 is off where it says so.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use shared::model::ANNOUNCEMENT_CHARS_MAX;
+
+use crate::engine::EngineConfig;
+use crate::hub::HubConfig;
+
+/// Team chat that anyone can run.
+#[derive(Debug, Parser)]
+#[command(name = "magpie", version, about, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub config: Config,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say something to everyone who is connected to the running server.
+    Announce {
+        /// What to say.
+        #[arg(value_parser = announcement)]
+        text: String,
+        /// The data directory of the running server.
+        #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
+        data: PathBuf,
+    },
+}
+
+/// How to run a server.
+#[derive(Clone, Debug, Args)]
+pub struct Config {
+    /// Address to listen on; may be given several times. Port 0 takes a free one.
+    #[arg(
+        long,
+        env = "MAGPIE_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_delimiter = ',',
+        value_name = "ADDRESS"
+    )]
+    pub listen: Vec<SocketAddr>,
+
+    /// Directory for all data. It is made if it does not exist.
+    #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Origin whose pages may connect besides the server's own, such as https://chat.example.org; may be
+    /// given several times.
+    #[arg(long, env = "MAGPIE_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
+
+    /// Messages a second from one connection, with a burst of three seconds' worth; 0 is off.
+    #[arg(long, env = "MAGPIE_MESSAGE_RATE", default_value_t = 10, value_name = "N")]
+    pub message_rate: u32,
+
+    /// Requests of any kind a second from one connection, with a burst of three seconds' worth; 0 is off.
+    #[arg(long, env = "MAGPIE_REQUEST_RATE", default_value_t = 50, value_name = "N")]
+    pub request_rate: u32,
+
+    /// Rooms that one user can be in; 0 is off.
+    #[arg(long, env = "MAGPIE_MAX_ROOMS_PER_USER", default_value_t = 200, value_name = "N")]
+    pub max_rooms_per_user: usize,
+
+    /// Connections in all; 0 is off.
+    #[arg(long, env = "MAGPIE_MAX_CONNECTIONS", default_value_t = 50_000, value_name = "N")]
+    pub max_connections: usize,
+
+    /// Connections from one address (for IPv6: one /64); 0 is off. Behind a proxy all come from one.
+    #[arg(long, env = "MAGPIE_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = 256, value_name = "N")]
+    pub max_connections_per_address: usize,
+
+    /// Bytes queued for a connection that reads too slowly, before it is closed; 0 is off.
+    #[arg(long, env = "MAGPIE_SEND_QUEUE_BYTES", default_value_t = 1024 * 1024, value_name = "BYTES")]
+    pub send_queue_bytes: usize,
+
+    /// Seconds until a new connection must have sent its first request, and until an idle one is closed;
+    /// 0 is off.
+    #[arg(long, env = "MAGPIE_IDLE_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
+    pub idle_timeout: u64,
+
+    /// Seconds for the head of a request, the handshake of a WebSocket included; 0 is off.
+    #[arg(long, env = "MAGPIE_HEADER_TIMEOUT", default_value_t = 10, value_name = "SECONDS")]
+    pub header_timeout: u64,
+
+    /// Seconds of silence after which a connection is pinged, and again until it is given up.
+    #[arg(
+        long,
+        env = "MAGPIE_PING_INTERVAL",
+        default_value_t = 30,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=3_600)
+    )]
+    pub ping_interval: u64,
+
+    /// Do not compress messages on the wire.
+    #[arg(long, env = "MAGPIE_NO_DEFLATE")]
+    pub no_deflate: bool,
+
+    /// Do not serve the page /lab and what belongs to it.
+    #[arg(long, env = "MAGPIE_NO_LAB")]
+    pub no_lab: bool,
+}
+
+impl Config {
+    /// What the engine needs to know.
+    pub fn engine(&self) -> EngineConfig {
+        EngineConfig {
+            hub: HubConfig {
+                message_rate: self.message_rate,
+                request_rate: self.request_rate,
+                rooms_per_user: self.max_rooms_per_user,
+            },
+            send_queue_bytes: self.send_queue_bytes,
+            ping_interval: Duration::from_secs(self.ping_interval),
+        }
+    }
+}
+
+fn announcement(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.chars().count() {
+        0 => Err("an announcement needs some text".into()),
+        count if count > ANNOUNCEMENT_CHARS_MAX => {
+            Err(format!("an announcement has at most {ANNOUNCEMENT_CHARS_MAX} characters"))
+        }
+        _ => Ok(text.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_are_well_formed_and_have_their_variables() {
+        let command = Arguments::command();
+        command.clone().debug_assert();
+        for arg in command.get_arguments() {
+            let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else {
+                continue;
+            };
+            let variable = format!("MAGPIE_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(variable.as_str()));
+        }
+    }
+
+    #[test]
+    fn the_server_and_its_commands_are_told_apart() {
+        let server =
+            Arguments::try_parse_from(["magpie", "--listen", "[::1]:0", "--message-rate", "0"]).unwrap();
+        assert!(server.command.is_none() && server.config.message_rate == 0);
+        let announce = Arguments::try_parse_from(["magpie", "announce", "tea is ready"]).unwrap();
+        assert!(matches!(announce.command, Some(Command::Announce { text, .. }) if text == "tea is ready"));
+        assert!(Arguments::try_parse_from(["magpie", "announce", " "]).is_err());
+        assert!(Arguments::try_parse_from(["magpie", "--ping-interval", "0"]).is_err());
+    }
+}

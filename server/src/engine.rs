@@ -1,0 +1,706 @@
+//! Owns a hub and its connections, and carries out the hub's effects.
+//!
+//! One thread: connections push what they read into an inbox; a turn takes all that waits, lets the hub
+//! decide, and writes to each socket once what it is owed. There is no task and no channel per connection on
+//! the write side. Frames that N connections are owed are encoded once. What a socket does not take is
+//! queued, bounded in bytes; over the bound the connection is closed with 4000.
+//!
+//! It must not know what an envelope means: that is the hub's, and how bytes become messages is
+//! `websocket`'s.
+
+mod outbox;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use shared::model::Ms;
+use shared::protocol::CloseCode;
+use slab::Slab;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::broker::{Broker, Hint, HubId, Sink, Topic};
+use crate::gate::Permit;
+use crate::hub::{Answer, Conn, Effect, Hub, HubConfig, Input, Mode, Query};
+use crate::store::{Append, Store, StoreError};
+use crate::websocket::Frame;
+use outbox::{Backlog, Frames, NONE, Progress};
+
+/// Inputs taken in one turn before sockets are written.
+const TURN_INPUTS: usize = 1_024;
+/// Sockets written before other tasks get their turn.
+const TURN_WRITES: usize = 256;
+/// Inputs that may wait. Readers pause above it.
+const INBOX_MAX: usize = 16_384;
+/// How often the hub hears of time.
+const TICK: Duration = Duration::from_millis(250);
+/// How long a closing connection may take to take its close frame and to close its side.
+const CLOSE_WAIT: Duration = Duration::from_secs(3);
+/// How long a peer may take nothing of what it is owed.
+const STALL_WAIT: Duration = Duration::from_secs(10);
+/// Control frames a second that a peer may send, on average over a heartbeat.
+const CONTROL_FRAMES_PER_SECOND: u32 = 20;
+/// At a drain, connections closed in each step, and the pause between two.
+const DRAIN_STEP: usize = 200;
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+/// How often a drain looks whether it is done.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+/// What the engine can be told.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    pub hub: HubConfig,
+    /// Bytes queued for one connection beyond what the kernel holds; 0 is no limit.
+    pub send_queue_bytes: usize,
+    /// Silence after which a connection is pinged, and again until it is given up.
+    pub ping_interval: Duration,
+}
+
+/// A connection to be taken over.
+#[derive(Debug)]
+pub struct NewConnection {
+    pub socket: Rc<TcpStream>,
+    pub mode: Mode,
+    pub token: [u8; 32],
+    pub ephemeral: bool,
+    /// Whether frames to it may be compressed.
+    pub deflate: bool,
+    pub permit: Arc<Permit>,
+}
+
+/// Tells a connection from an earlier one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnId {
+    conn: Conn,
+    serial: u64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    serial: u64,
+    socket: Rc<TcpStream>,
+    mode: Mode,
+    deflate: bool,
+    /// The frames it is owed this turn, as a list in `Outbox`.
+    owed: outbox::List,
+    backlog: Option<Box<Backlog>>,
+    /// Set once a close frame is on its way: nothing else follows it.
+    closing: bool,
+    /// Set once the hub is told of its end.
+    gone: bool,
+    /// Since the last heartbeat: whether anything was heard, and how many control frames.
+    heard: bool,
+    pinged: bool,
+    controls: u32,
+    /// The task that reads; ends with the connection.
+    reader: Option<AbortHandle>,
+    _permit: Arc<Permit>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(reader) = &self.reader {
+            reader.abort();
+        }
+    }
+}
+
+/// An engine and the tasks around it share this on one thread.
+pub struct Engine {
+    shard: RefCell<Shard>,
+    wake: Arc<Notify>,
+    config: EngineConfig,
+}
+
+struct Shard {
+    id: HubId,
+    hub: Hub,
+    store: Arc<dyn Store>,
+    broker: Arc<dyn Broker>,
+    start: Instant,
+    connections: Slab<Connection>,
+    serial: u64,
+    inbox: VecDeque<Input>,
+    /// Where the broker puts its hints.
+    hints: Arc<Mutex<Vec<Hint>>>,
+    queries: Vec<(u64, Query)>,
+    appends: Vec<(u64, Append)>,
+    /// Store calls that have not been answered.
+    asked: usize,
+    frames: Frames,
+    /// Connections that are owed something.
+    dirty: Vec<Conn>,
+    /// Connections that are closing, with the time by which they must be gone.
+    closing: Vec<(Instant, ConnId)>,
+    /// How many connections take compressed frames.
+    deflating: usize,
+    heartbeat_at: u64,
+    send_queue_bytes: usize,
+}
+
+impl Engine {
+    /// An engine without connections, attached to the broker.
+    pub fn new(
+        id: HubId,
+        config: EngineConfig,
+        store: Arc<dyn Store>,
+        broker: Arc<dyn Broker>,
+        seed: u64,
+    ) -> Rc<Self> {
+        let wake = Arc::new(Notify::new());
+        let hints = Arc::new(Mutex::new(Vec::new()));
+        let sink: Sink = {
+            let (hints, wake) = (hints.clone(), wake.clone());
+            Arc::new(move |hint| {
+                if let Ok(mut hints) = hints.lock() {
+                    hints.push(hint);
+                }
+                wake.notify_one();
+            })
+        };
+        broker.attach(id, sink);
+        let hub = Hub::new(id, config.hub, broker.is_lossy(), seed);
+        let shard = Shard {
+            id,
+            hub,
+            store,
+            broker,
+            start: Instant::now(),
+            connections: Slab::new(),
+            serial: 0,
+            inbox: VecDeque::new(),
+            hints,
+            queries: Vec::new(),
+            appends: Vec::new(),
+            asked: 0,
+            frames: Frames::default(),
+            dirty: Vec::new(),
+            closing: Vec::new(),
+            deflating: 0,
+            heartbeat_at: 0,
+            send_queue_bytes: config.send_queue_bytes,
+        };
+        Rc::new(Self { shard: RefCell::new(shard), wake, config })
+    }
+
+    /// Takes turns until it is dropped.
+    pub async fn run(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                () = self.wake.notified() => {}
+                _ = ticks.tick() => self.shard.borrow_mut().tick(self.config.ping_interval),
+            }
+            // Readers that are ready add theirs, so that one write carries it all.
+            tokio::task::yield_now().await;
+            while self.turn() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Some inputs, or some writes. True if there is more to do.
+    fn turn(self: &Rc<Self>) -> bool {
+        let mut shard = self.shard.borrow_mut();
+        if shard.dirty.is_empty() {
+            shard.decide();
+            self.call_store(&mut shard);
+        }
+        let mut blocked = Vec::new();
+        shard.write(TURN_WRITES, &mut blocked);
+        for id in blocked {
+            self.flush_later(&mut shard, id);
+        }
+        !shard.dirty.is_empty() || shard.has_inputs()
+    }
+
+    /// Gives the store what the hub asked of it. The answers come back through the inbox.
+    fn call_store(self: &Rc<Self>, shard: &mut Shard) {
+        if !shard.appends.is_empty() {
+            let (tickets, batch): (Vec<u64>, Vec<Append>) =
+                std::mem::take(&mut shard.appends).into_iter().unzip();
+            shard.asked += 1;
+            let reply = shard.store.append(batch);
+            let engine = Rc::downgrade(self);
+            tokio::task::spawn_local(async move {
+                let answer = reply.await;
+                let Some(engine) = engine.upgrade() else { return };
+                let mut shard = engine.shard.borrow_mut();
+                shard.asked -= 1;
+                match answer {
+                    Ok(results) => {
+                        debug_assert_eq!(results.len(), tickets.len());
+                        for (ticket, result) in tickets.into_iter().zip(results) {
+                            shard.inbox.push_back(Input::Appended { ticket, result });
+                        }
+                    }
+                    Err(error) => {
+                        for ticket in tickets {
+                            shard.inbox.push_back(Input::Appended { ticket, result: Err(error.clone()) });
+                        }
+                    }
+                }
+                engine.wake.notify_one();
+            });
+        }
+        for (ticket, query) in std::mem::take(&mut shard.queries) {
+            shard.asked += 1;
+            let reply = query_store(&*shard.store, query);
+            let engine = Rc::downgrade(self);
+            tokio::task::spawn_local(async move {
+                let answer = reply.await;
+                let Some(engine) = engine.upgrade() else { return };
+                let mut shard = engine.shard.borrow_mut();
+                shard.asked -= 1;
+                shard.inbox.push_back(Input::Answered { ticket, answer });
+                engine.wake.notify_one();
+            });
+        }
+    }
+
+    /// Goes on writing to a socket that is full, once it takes bytes again.
+    fn flush_later(self: &Rc<Self>, shard: &mut Shard, id: ConnId) {
+        let Some(connection) = shard.connection(id) else { return };
+        let Some(backlog) = &mut connection.backlog else { return };
+        let (engine, socket) = (Rc::downgrade(self), connection.socket.clone());
+        let task = tokio::task::spawn_local(async move {
+            while socket.writable().await.is_ok() {
+                let Some(engine) = engine.upgrade() else { return };
+                if engine.shard.borrow_mut().write_backlog(id) {
+                    return;
+                }
+            }
+        });
+        backlog.flush_by(task.abort_handle());
+    }
+
+    /// Takes a connection over. The caller reads it and reports what arrives.
+    pub fn open(&self, new: NewConnection) -> ConnId {
+        let mut shard = self.shard.borrow_mut();
+        let shard = &mut *shard;
+        shard.serial += 1;
+        let serial = shard.serial;
+        let NewConnection { socket, mode, token, ephemeral, deflate, permit } = new;
+        shard.deflating += usize::from(deflate);
+        let connection = Connection {
+            serial,
+            socket,
+            mode,
+            deflate,
+            owed: outbox::List::default(),
+            backlog: None,
+            closing: false,
+            gone: false,
+            heard: true,
+            pinged: false,
+            controls: 0,
+            reader: None,
+            _permit: permit,
+        };
+        let conn = shard.connections.insert(connection) as Conn;
+        shard.inbox.push_back(Input::Connected { conn, mode, token, ephemeral });
+        self.wake.notify_one();
+        ConnId { conn, serial }
+    }
+
+    /// Names the task that reads a connection.
+    pub fn set_reader(&self, id: ConnId, reader: AbortHandle) {
+        match self.shard.borrow_mut().connection(id) {
+            Some(connection) => connection.reader = Some(reader),
+            None => reader.abort(),
+        }
+    }
+
+    /// What a connection speaks; `None` once it is closing: what it sends is then not heard any more.
+    pub fn mode(&self, id: ConnId) -> Option<Mode> {
+        self.shard.borrow_mut().connection(id).filter(|connection| !connection.closing).map(|c| c.mode)
+    }
+
+    /// A connection asked for something.
+    pub fn request(&self, id: ConnId, request: Result<crate::hub::Request, shared::protocol::Failure>) {
+        let mut shard = self.shard.borrow_mut();
+        let Some(connection) = shard.connection(id) else { return };
+        connection.heard = true;
+        shard.inbox.push_back(Input::Request { conn: id.conn, request });
+        self.wake.notify_one();
+    }
+
+    /// A control frame arrived: a ping, whose payload is sent back, or a pong.
+    pub fn control(&self, id: ConnId, ping: Option<&[u8]>) {
+        let mut shard = self.shard.borrow_mut();
+        let allowed = CONTROL_FRAMES_PER_SECOND * self.config.ping_interval.as_secs().max(1) as u32;
+        let Some(connection) = shard.connection(id) else { return };
+        connection.heard = true;
+        connection.controls += 1;
+        if connection.controls > allowed {
+            shard.close(id.conn, CloseCode::RateLimited);
+        } else if let Some(payload) = ping {
+            shard.owe(id.conn, Frame::pong(payload));
+        }
+        self.wake.notify_one();
+    }
+
+    /// Closes a connection with a code.
+    pub fn close(&self, id: ConnId, code: CloseCode) {
+        self.close_with(id, Frame::close(code));
+    }
+
+    /// Closes a connection with a close frame: our own, or the answer to the peer's.
+    pub fn close_with(&self, id: ConnId, frame: Frame) {
+        let mut shard = self.shard.borrow_mut();
+        if shard.connection(id).is_some() {
+            shard.close_with(id.conn, frame);
+            self.wake.notify_one();
+        }
+    }
+
+    /// A connection is gone.
+    pub fn closed(&self, id: ConnId) {
+        self.shard.borrow_mut().finish(id);
+        self.wake.notify_one();
+    }
+
+    /// Whether readers should pause.
+    pub fn is_busy(&self) -> bool {
+        self.shard.borrow().inbox.len() > INBOX_MAX
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.shard.borrow().connections.len()
+    }
+
+    /// Tells everyone, on all nodes, what the operator has to say.
+    pub fn announce(&self, text: String) {
+        let shard = self.shard.borrow();
+        let hint = Hint::Announcement { text, at: wall_clock() };
+        shard.broker.publish(shard.id, Topic::All, hint);
+    }
+
+    /// Closes all connections with 1012, a few at a time, and waits until all that was accepted is
+    /// committed and the connections are gone, at most as long as `deadline`.
+    pub async fn drain(&self, deadline: Duration) {
+        let end = tokio::time::Instant::now() + deadline;
+        let conns: Vec<Conn> = self.shard.borrow().connections.iter().map(|(conn, _)| conn as Conn).collect();
+        for step in conns.chunks(DRAIN_STEP) {
+            for conn in step {
+                self.shard.borrow_mut().close(*conn, CloseCode::Restart);
+            }
+            self.wake.notify_one();
+            tokio::time::sleep(DRAIN_PAUSE).await;
+        }
+        while tokio::time::Instant::now() < end && !self.shard.borrow().is_drained() {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.broker.detach(self.id);
+    }
+}
+
+impl Shard {
+    /// Milliseconds since the start, on a clock that never jumps.
+    fn now(&self) -> Ms {
+        self.start.elapsed().as_millis() as Ms
+    }
+
+    fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.connections.get_mut(id.conn as usize).filter(|connection| connection.serial == id.serial)
+    }
+
+    /// Whether all connections are gone and all that was accepted is committed.
+    fn is_drained(&self) -> bool {
+        self.asked == 0 && self.appends.is_empty() && self.connections.is_empty()
+    }
+
+    fn has_inputs(&self) -> bool {
+        !self.inbox.is_empty() || self.hints.lock().is_ok_and(|hints| !hints.is_empty())
+    }
+
+    /// Lets the hub take what waits, and carries out what needs no other task. What the store is asked stays
+    /// in `appends` and `queries`.
+    fn decide(&mut self) {
+        let now = self.now();
+        let mut out = Vec::new();
+        for _ in 0..TURN_INPUTS {
+            let input = match self.inbox.pop_front() {
+                Some(input) => input,
+                None => {
+                    let hints = self.hints.lock().map(|mut hints| std::mem::take(&mut *hints));
+                    self.inbox.extend(hints.unwrap_or_default().into_iter().map(Input::Hint));
+                    match self.inbox.pop_front() {
+                        Some(input) => input,
+                        None => break,
+                    }
+                }
+            };
+            let closed = if let Input::Closed { conn } = input { Some(conn) } else { None };
+            self.hub.handle(now, input, &mut out);
+            for effect in out.drain(..) {
+                self.act(effect);
+            }
+            if let Some(connection) = closed.and_then(|conn| self.connections.try_remove(conn as usize)) {
+                self.deflating -= usize::from(connection.deflate);
+            }
+        }
+    }
+
+    fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { conn, text } => {
+                let Some(connection) = self.connections.get(conn as usize) else { return };
+                let deflated = if connection.deflate { Frame::deflated_text(&text) } else { None };
+                self.owe(conn, deflated.unwrap_or_else(|| Frame::text(&text)));
+            }
+            Effect::Fanout { room, full, plain } => {
+                let (full_conns, plain_conns) = self.hub.listeners(room);
+                for (text, conns) in [(full, full_conns), (plain, plain_conns)] {
+                    let Some(text) = text.filter(|_| !conns.is_empty()) else { continue };
+                    let deflated = if self.deflating > 0 { Frame::deflated_text(&text) } else { None };
+                    let frame = self.frames.add(Frame::text(&text), deflated);
+                    for conn in conns {
+                        if let Some(connection) = self.connections.get_mut(*conn as usize) {
+                            connection.owe(*conn, frame, &mut self.frames, &mut self.dirty);
+                        }
+                    }
+                }
+            }
+            Effect::Everyone { full, plain } => {
+                let full = self.frames.add(Frame::text(&full), None);
+                let plain = self.frames.add(Frame::text(&plain), None);
+                for (conn, connection) in &mut self.connections {
+                    let frame = if connection.mode == Mode::Full { full } else { plain };
+                    connection.owe(conn as Conn, frame, &mut self.frames, &mut self.dirty);
+                }
+            }
+            Effect::Close { conn, code } => self.close(conn, code),
+            Effect::Append { ticket, append } => self.appends.push((ticket, append)),
+            Effect::Query { ticket, query } => self.queries.push((ticket, query)),
+            Effect::Publish { topic, hint } => self.broker.publish(self.id, topic, hint),
+            Effect::Follow(topic) => self.broker.follow(self.id, topic),
+            Effect::Unfollow(topic) => self.broker.unfollow(self.id, topic),
+        }
+    }
+
+    fn owe(&mut self, conn: Conn, frame: Frame) {
+        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+        let frame = self.frames.add(frame, None);
+        connection.owe(conn, frame, &mut self.frames, &mut self.dirty);
+    }
+
+    fn close(&mut self, conn: Conn, code: CloseCode) {
+        self.close_with(conn, Frame::close(code));
+    }
+
+    fn close_with(&mut self, conn: Conn, frame: Frame) {
+        self.owe(conn, frame);
+        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+        if !connection.closing {
+            connection.closing = true;
+            let id = ConnId { conn, serial: connection.serial };
+            self.closing.push((Instant::now() + CLOSE_WAIT, id));
+        }
+    }
+
+    /// Writes to at most `limit` of the sockets that are owed something. Those that are full now and were
+    /// not before go to `blocked`.
+    fn write(&mut self, limit: usize, blocked: &mut Vec<ConnId>) {
+        for _ in 0..limit {
+            let Some(conn) = self.dirty.pop() else { break };
+            let Some(connection) = self.connections.get_mut(conn as usize) else { continue };
+            let owed = std::mem::take(&mut connection.owed);
+            if owed.first == NONE {
+                continue;
+            }
+            let id = ConnId { conn, serial: connection.serial };
+            let progress = match &mut connection.backlog {
+                Some(backlog) => {
+                    backlog.extend(self.frames.list(owed, connection.deflate), 0);
+                    Ok(Progress::Blocked)
+                }
+                None => {
+                    self.frames.write(&connection.socket, owed, connection.deflate).map(|rest| match rest {
+                        None => Progress::Done,
+                        Some(rest) => {
+                            connection.backlog = Some(Box::new(rest));
+                            blocked.push(id);
+                            Progress::Blocked
+                        }
+                    })
+                }
+            };
+            self.wrote(id, progress);
+        }
+        if self.dirty.is_empty() {
+            self.frames.clear();
+        }
+    }
+
+    /// Goes on with a backlog. True when there is nothing more to write.
+    fn write_backlog(&mut self, id: ConnId) -> bool {
+        let Some(connection) = self.connection(id) else { return true };
+        let Some(backlog) = &mut connection.backlog else { return true };
+        let progress = backlog.write(&connection.socket);
+        let is_done = !matches!(progress, Ok(Progress::Blocked));
+        if is_done {
+            connection.backlog = None;
+        }
+        self.wrote(id, progress);
+        is_done
+    }
+
+    fn wrote(&mut self, id: ConnId, progress: io::Result<Progress>) {
+        let limit = self.send_queue_bytes;
+        let Some(connection) = self.connection(id) else { return };
+        match progress {
+            Ok(Progress::Done) if connection.closing => {
+                // The peer reads our close frame and then the end; its own end finishes the connection.
+                let _ = socket2::SockRef::from(&*connection.socket).shutdown(std::net::Shutdown::Write);
+            }
+            Ok(Progress::Done) => {}
+            Ok(Progress::Blocked) => {
+                let backlog = connection.backlog.as_mut();
+                if let Some(backlog) = backlog.filter(|backlog| limit > 0 && backlog.bytes() > limit) {
+                    backlog.keep_begun();
+                    self.close(id.conn, CloseCode::TooSlow);
+                }
+            }
+            // The reader sees the same end; this is only sooner.
+            Err(_) => self.finish(id),
+        }
+    }
+
+    fn tick(&mut self, ping_interval: Duration) {
+        self.inbox.push_back(Input::Tick { wall: wall_clock() });
+        let now = Instant::now();
+        let mut overdue = Vec::new();
+        self.closing.retain(|(deadline, id)| {
+            if *deadline <= now {
+                overdue.push(*id);
+            }
+            *deadline > now
+        });
+        for id in overdue {
+            self.cut(id);
+        }
+        let seconds = self.start.elapsed().as_secs();
+        // After a pause of the whole machine nobody is given up for not having answered in it.
+        self.heartbeat_at = self.heartbeat_at.max(seconds.saturating_sub(2));
+        while self.heartbeat_at < seconds {
+            self.heartbeat_at += 1;
+            self.heartbeat(now, ping_interval);
+        }
+    }
+
+    /// Looks after every connection once in a `ping_interval`: each second those whose turn it is.
+    fn heartbeat(&mut self, now: Instant, ping_interval: Duration) {
+        let slots = ping_interval.as_secs().max(1) as usize;
+        let places = self.connections.iter().next_back().map_or(0, |(last, _)| last + 1);
+        for conn in ((self.heartbeat_at as usize % slots)..places).step_by(slots) {
+            let Some(connection) = self.connections.get_mut(conn) else { continue };
+            let id = ConnId { conn: conn as Conn, serial: connection.serial };
+            let is_stalled =
+                connection.backlog.as_ref().is_some_and(|backlog| backlog.is_stalled(now, STALL_WAIT));
+            let was_heard = std::mem::take(&mut connection.heard);
+            connection.controls = 0;
+            if is_stalled {
+                self.cut(id);
+            } else if was_heard {
+                connection.pinged = false;
+            } else if connection.pinged {
+                self.close(id.conn, CloseCode::NoAnswer);
+            } else {
+                connection.pinged = true;
+                self.owe(id.conn, Frame::ping());
+            }
+        }
+    }
+
+    /// Ends a connection without waiting for the peer: what it has not taken is thrown away.
+    fn cut(&mut self, id: ConnId) {
+        let Some(connection) = self.connection(id) else { return };
+        connection.closing = true;
+        let _ = socket2::SockRef::from(&*connection.socket).set_linger(Some(Duration::ZERO));
+        self.finish(id);
+    }
+
+    /// Tells the hub, once, that a connection is gone.
+    fn finish(&mut self, id: ConnId) {
+        let Some(connection) = self.connection(id) else { return };
+        if !std::mem::replace(&mut connection.gone, true) {
+            self.inbox.push_back(Input::Closed { conn: id.conn });
+        }
+    }
+}
+
+impl Connection {
+    fn owe(&mut self, conn: Conn, frame: u32, frames: &mut Frames, dirty: &mut Vec<Conn>) {
+        if self.closing {
+            return;
+        }
+        if self.owed.first == NONE {
+            dirty.push(conn);
+        }
+        frames.link(&mut self.owed, frame);
+    }
+}
+
+/// Milliseconds since 1970-01-01 00:00 UTC.
+fn wall_clock() -> Ms {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as Ms)
+}
+
+/// Asks a store what a hub wants to know.
+pub fn query_store(
+    store: &dyn Store,
+    query: Query,
+) -> std::pin::Pin<Box<dyn Future<Output = Result<Answer, StoreError>> + Send>> {
+    macro_rules! call {
+        ($reply:expr, $answer:expr) => {{
+            let reply = $reply;
+            Box::pin(async move { reply.await.map($answer) })
+        }};
+    }
+    match query {
+        Query::EventsAfter { room, after, limit } => {
+            call!(store.events_after(room, after, limit), Answer::Page)
+        }
+        Query::EventsBefore { room, before, limit } => {
+            call!(store.events_before(room, before, limit), Answer::Page)
+        }
+        Query::Identify { token, id, names, at } => {
+            call!(store.identify(token, id, names, at), Answer::Identity)
+        }
+        Query::Rename { user, name, tell_lobby, at } => {
+            call!(store.rename(user, name, tell_lobby, at), |(user, events)| Answer::Renamed(user, events))
+        }
+        Query::CreateRoom { id, name, user, rooms_max, at } => {
+            call!(store.create_room(id, name, user, rooms_max, at), Answer::Entered)
+        }
+        Query::OpenDirect { id, user, peer, rooms_max, at } => {
+            call!(store.open_direct(id, user, peer, rooms_max, at), Answer::Entered)
+        }
+        Query::Join { room, user, rooms_max, at } => {
+            call!(store.join(room, user, rooms_max, at), Answer::Entered)
+        }
+        Query::Leave { room, user, at } => call!(store.leave(room, user, at), Answer::Left),
+        Query::RoomInfo { room, user } => call!(store.room_info(room, user), Answer::Info),
+        Query::MarkRead { room, user, seq } => {
+            call!(store.mark_read(room, user, seq), |(seq, unread)| Answer::Read(seq, unread))
+        }
+        Query::Members { room, limit } => {
+            call!(store.members(room, limit), |(users, total)| Answer::Members(users, total))
+        }
+        Query::Directory { user, limit } => call!(store.directory(user, limit), Answer::Directory),
+        Query::Heads { rooms } => call!(store.heads(rooms), Answer::Heads),
+    }
+}

@@ -1,0 +1,336 @@
+//! The opening handshake of a WebSocket, decided from a request's head alone (RFC 6455 §4.2).
+//!
+//! Pure: no socket, no session, no warp. What is refused says how, in words.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use tungstenite::handshake::derive_accept_key;
+use warp::http::{HeaderMap, Method, StatusCode, Version, header};
+
+use shared::protocol::SUBPROTOCOL;
+
+use crate::hub::Mode;
+
+/// What decides about a handshake besides the request.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// `https` where the server itself speaks TLS, else `http`.
+    pub scheme: &'static str,
+    /// Origins that may connect besides the server's own, as `scheme://host[:port]`.
+    pub allowed_origins: Vec<String>,
+    /// Whether permessage-deflate may be negotiated.
+    pub deflate: bool,
+}
+
+/// The head of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    pub method: &'a Method,
+    pub version: Version,
+    pub headers: &'a HeaderMap,
+}
+
+/// An accepted handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// `Sec-WebSocket-Accept`.
+    pub key: String,
+    /// By the subprotocol; `Mode::Plain` without one.
+    pub mode: Mode,
+    pub deflate: Option<Deflate>,
+}
+
+/// Accepted parameters of permessage-deflate (RFC 7692 §7.1); there is never context takeover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deflate {
+    /// `server_max_window_bits`, where the client asked for it. Below 15 we agree and send nothing
+    /// compressed: our compressor has one window size.
+    pub server_bits: Option<u8>,
+}
+
+impl Deflate {
+    /// The value of `Sec-WebSocket-Extensions`.
+    pub fn header(self) -> String {
+        let mut text =
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover".to_owned();
+        if let Some(bits) = self.server_bits {
+            text.push_str(&format!("; server_max_window_bits={bits}"));
+        }
+        text
+    }
+
+    /// Whether we may compress what we send.
+    pub fn compresses(self) -> bool {
+        self.server_bits.is_none_or(|bits| bits == 15)
+    }
+}
+
+/// A refused handshake: what to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub status: StatusCode,
+    pub text: &'static str,
+    pub headers: &'static [(&'static str, &'static str)],
+}
+
+const PLEASE_UPGRADE: Refused = Refused {
+    status: StatusCode::UPGRADE_REQUIRED,
+    text: "Please use a WebSocket client.",
+    headers: &[("upgrade", "websocket"), ("connection", "Upgrade")],
+};
+const WRONG_VERSION: Refused = Refused {
+    status: StatusCode::UPGRADE_REQUIRED,
+    text: "This server speaks version 13 of the WebSocket protocol.",
+    headers: &[("sec-websocket-version", "13"), ("upgrade", "websocket"), ("connection", "Upgrade")],
+};
+
+fn bad(text: &'static str) -> Refused {
+    Refused { status: StatusCode::BAD_REQUEST, text, headers: &[] }
+}
+
+/// Decides about an upgrade. `subprotocols`: whether the address takes them (`/ws` does).
+///
+/// # Errors
+/// The answer to give: 400, 403, 405 or 426 as the table in docs/protocol.md says.
+pub fn accept(head: Head, rules: &Rules, subprotocols: bool) -> Result<Accepted, Refused> {
+    let headers = head.headers;
+    if head.method != Method::GET {
+        return Err(Refused {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            text: "A WebSocket is opened with GET.",
+            headers: &[("allow", "GET")],
+        });
+    }
+    if head.version != Version::HTTP_11 {
+        return Err(bad("A WebSocket is opened over HTTP/1.1."));
+    }
+    let host = single(headers, header::HOST.as_str()).filter(|host| !host.is_empty());
+    let host = host.ok_or(bad("The request needs one Host header."))?;
+    if !lists(headers, "upgrade", "websocket") || !lists(headers, "connection", "upgrade") {
+        return Err(PLEASE_UPGRADE);
+    }
+    match single(headers, "sec-websocket-version") {
+        None => return Err(bad("The request needs one Sec-WebSocket-Version header.")),
+        Some("13") => {}
+        Some(_) => return Err(WRONG_VERSION),
+    }
+    let key = single(headers, "sec-websocket-key").ok_or(bad("The request needs one Sec-WebSocket-Key."))?;
+    if !BASE64_STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
+        return Err(bad("Sec-WebSocket-Key is 16 bytes in base64."));
+    }
+    if !is_origin_allowed(headers, host, rules) {
+        return Err(Refused {
+            status: StatusCode::FORBIDDEN,
+            text: "Pages of another origin may not connect. The operator can allow them with --allow-origin.",
+            headers: &[],
+        });
+    }
+    let mode = if subprotocols { mode(headers)? } else { Mode::Plain };
+    let deflate = if rules.deflate { deflate(headers) } else { None };
+    Ok(Accepted { key: derive_accept_key(key.as_bytes()), mode, deflate })
+}
+
+/// Whether a state-changing request, or an upgrade, comes from an allowed page, or from none.
+pub fn is_origin_allowed(headers: &HeaderMap, host: &str, rules: &Rules) -> bool {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    // Exactly: scheme, host and port. Browsers send the origin in lower case and without a default port.
+    let is_own = origin
+        .strip_prefix(rules.scheme)
+        .and_then(|rest| rest.strip_prefix("://"))
+        .is_some_and(|rest| rest.eq_ignore_ascii_case(host));
+    origins.next().is_none() && (is_own || rules.allowed_origins.iter().any(|allowed| allowed == origin))
+}
+
+/// The value of a header that stands exactly once.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() { None } else { Some(value.trim()) }
+}
+
+/// The elements of a comma-separated header.
+fn elements<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
+}
+
+fn lists(headers: &HeaderMap, name: &str, token: &str) -> bool {
+    elements(headers, name).any(|element| element.eq_ignore_ascii_case(token))
+}
+
+fn mode(headers: &HeaderMap) -> Result<Mode, Refused> {
+    let mut offered = elements(headers, "sec-websocket-protocol").peekable();
+    if offered.peek().is_none() {
+        return Ok(Mode::Plain);
+    }
+    if offered.any(|name| name == SUBPROTOCOL) {
+        Ok(Mode::Full)
+    } else {
+        Err(bad("This server speaks the subprotocol magpie.v1, or none."))
+    }
+}
+
+/// The first offer of permessage-deflate that we can keep (RFC 7692 §5, §7.1).
+fn deflate(headers: &HeaderMap) -> Option<Deflate> {
+    elements(headers, "sec-websocket-extensions").find_map(|offer| {
+        let mut parts = offer.split(';').map(str::trim);
+        if parts.next() != Some("permessage-deflate") {
+            return None;
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        let mut server_bits = None;
+        for part in parts {
+            let (name, value) = match part.split_once('=') {
+                Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
+                None => (part, None),
+            };
+            let bits = value.map(|value| match value {
+                "8" | "9" | "10" | "11" | "12" | "13" | "14" | "15" => value.parse::<u8>().ok(),
+                _ => None,
+            });
+            let is_valid = match (name, bits) {
+                ("server_no_context_takeover" | "client_no_context_takeover", None) => true,
+                ("client_max_window_bits", None | Some(Some(_))) => true,
+                ("server_max_window_bits", Some(Some(bits))) => {
+                    server_bits = Some(bits);
+                    true
+                }
+                _ => false,
+            };
+            if !is_valid || seen.contains(&name) {
+                return None;
+            }
+            seen.push(name);
+        }
+        Some(Deflate { server_bits })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warp::http::{HeaderName, HeaderValue};
+
+    const GOOD: [(&str, &str); 5] = [
+        ("host", "chat.example:8080"),
+        ("upgrade", "websocket"),
+        ("connection", "keep-alive, Upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    fn headers(list: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| {
+            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
+        };
+        let mut map = HeaderMap::new();
+        for (name, value) in list.iter().map(pair) {
+            map.append(name, value);
+        }
+        map
+    }
+
+    /// The good handshake with headers replaced (`name: None` removes) and added.
+    fn check(
+        replaced: &[(&str, Option<&str>)],
+        added: &[(&str, &str)],
+        method: Method,
+        version: Version,
+    ) -> Result<Accepted, (u16, bool)> {
+        let mut list: Vec<(&str, &str)> = Vec::new();
+        for (name, value) in GOOD {
+            match replaced.iter().find(|(other, _)| *other == name) {
+                Some((_, None)) => {}
+                Some((_, Some(other))) => list.push((name, other)),
+                None => list.push((name, value)),
+            }
+        }
+        list.extend(added);
+        let rules =
+            Rules { scheme: "http", allowed_origins: vec!["https://other.example".into()], deflate: true };
+        accept(Head { method: &method, version, headers: &headers(&list) }, &rules, true).map_err(|refused| {
+            (refused.status.as_u16(), refused.headers.contains(&("sec-websocket-version", "13")))
+        })
+    }
+
+    fn get(replaced: &[(&str, Option<&str>)], added: &[(&str, &str)]) -> Result<Accepted, (u16, bool)> {
+        check(replaced, added, Method::GET, Version::HTTP_11)
+    }
+
+    #[test]
+    fn the_rfc_example_is_accepted() {
+        let accepted = get(&[], &[]).unwrap();
+        assert_eq!(accepted.key, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!((accepted.mode, accepted.deflate), (Mode::Plain, None));
+    }
+
+    #[test]
+    fn bad_handshakes_have_their_answers() {
+        assert_eq!(check(&[], &[], Method::POST, Version::HTTP_11), Err((405, false)));
+        assert_eq!(check(&[], &[], Method::GET, Version::HTTP_10), Err((400, false)));
+        assert_eq!(get(&[("host", None)], &[]), Err((400, false)));
+        assert_eq!(get(&[("upgrade", None)], &[]), Err((426, false)));
+        assert_eq!(get(&[("connection", Some("keep-alive"))], &[]), Err((426, false)));
+        assert_eq!(get(&[("sec-websocket-version", Some("8"))], &[]), Err((426, true)));
+        assert_eq!(get(&[("sec-websocket-version", Some("14"))], &[]), Err((426, true)));
+        assert_eq!(get(&[("sec-websocket-version", None)], &[]), Err((400, false)));
+        for key in [None, Some("c2hvcnQ="), Some("not base64 at all!!!!!!!"), Some("")] {
+            assert_eq!(get(&[("sec-websocket-key", key)], &[]), Err((400, false)), "{key:?}");
+        }
+        assert_eq!(get(&[], &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]), Err((400, false)));
+    }
+
+    #[test]
+    fn only_own_and_allowed_origins_connect() {
+        for origin in ["http://chat.example:8080", "https://other.example"] {
+            assert!(get(&[], &[("origin", origin)]).is_ok(), "{origin}");
+        }
+        for origin in [
+            "null",
+            "http://chat.example",
+            "https://chat.example:8080",
+            "http://chat.example:8081",
+            "http://chat.example:80800",
+            "http://evil.chat.example:8080",
+            "http://chat.example:8080.evil.example",
+            "https://other.example.evil.example",
+            "",
+        ] {
+            assert_eq!(get(&[], &[("origin", origin)]), Err((403, false)), "{origin}");
+        }
+        let two = [("origin", "http://chat.example:8080"), ("origin", "http://evil.example")];
+        assert_eq!(get(&[], &two), Err((403, false)));
+    }
+
+    #[test]
+    fn subprotocols_are_negotiated() {
+        let mode = |value| get(&[], &[("sec-websocket-protocol", value)]).map(|accepted| accepted.mode);
+        assert_eq!(mode("magpie.v1"), Ok(Mode::Full));
+        assert_eq!(mode("chat, magpie.v1"), Ok(Mode::Full));
+        assert_eq!(mode("chat, superchat"), Err((400, false)));
+        assert_eq!(mode("magpie.v11"), Err((400, false)));
+    }
+
+    #[test]
+    fn deflate_is_negotiated_as_the_rfc_says() {
+        let offer = |value| get(&[], &[("sec-websocket-extensions", value)]).unwrap().deflate;
+        let plain = Some(Deflate { server_bits: None });
+        assert_eq!(offer("permessage-deflate"), plain);
+        assert_eq!(offer("permessage-deflate; client_max_window_bits"), plain);
+        assert_eq!(offer("permessage-deflate; client_max_window_bits=\"10\""), plain);
+        assert_eq!(offer("x-webkit-deflate-frame"), None);
+        assert_eq!(offer("permessage-deflate; server_max_window_bits"), None);
+        assert_eq!(offer("permessage-deflate; server_max_window_bits=7"), None);
+        assert_eq!(offer("permessage-deflate; server_max_window_bits=010"), None);
+        assert_eq!(offer("permessage-deflate; foo=1"), None);
+        assert_eq!(offer("permessage-deflate; server_no_context_takeover=1"), None);
+        let doubled = "permessage-deflate; server_no_context_takeover; server_no_context_takeover";
+        assert_eq!(offer(doubled), None);
+        let small = offer("permessage-deflate; server_max_window_bits=9, permessage-deflate").unwrap();
+        assert_eq!((small.server_bits, small.compresses()), (Some(9), false));
+        assert!(small.header().ends_with("; server_max_window_bits=9"));
+        assert_eq!(offer("permessage-deflate; foo, permessage-deflate"), plain);
+    }
+}

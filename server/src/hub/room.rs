@@ -1,0 +1,237 @@
+//! One room as a hub follows it: the newest part of its log, who listens, who is present.
+//!
+//! The room puts events in order by `seq`, however their hints arrive, and says when something is missing.
+//! Pure: it must not know sessions' protocol, the store or the broker.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use shared::model::{Ms, Seq};
+use shared::presence::Roster;
+use shared::protocol::{Event, PAGE_EVENTS_MAX, REPLAY_EVENTS_MAX};
+
+use super::{Conn, Waiter};
+
+/// Events kept in memory behind the newest, so that most joins and resumes ask no database.
+pub(super) const TAIL_EVENTS: usize = 256;
+/// Hints kept that are ahead of a hole. More are dropped: they come back from the store.
+const AHEAD_EVENTS_MAX: usize = 512;
+
+/// What a reader who stands at some `seq` is to be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Replay {
+    /// These events; `gap` if they do not follow on from where the reader stood.
+    Events { events: Vec<Event>, gap: bool },
+    /// The store must be read after this `seq` first.
+    Read(Seq),
+}
+
+/// The state of one room.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub epoch: u32,
+    /// `seq` of the newest event that went to the listeners. Everything up to it is in order.
+    pub applied: Seq,
+    /// False until the first page has come from the store.
+    pub loaded: bool,
+    /// A read of the store is on its way.
+    pub fetching: bool,
+    /// A read failed and is due again at the next tick.
+    pub refetch: bool,
+    /// The newest events, without holes, ending at `applied`.
+    tail: VecDeque<Arc<Event>>,
+    /// Events beyond a hole.
+    ahead: BTreeMap<Seq, Arc<Event>>,
+    /// Connections that speak `magpie.v1`.
+    pub full: Vec<Conn>,
+    /// Connections in plain mode.
+    pub plain: Vec<Conn>,
+    pub roster: Roster,
+    /// When the listeners were last told of presence.
+    pub presence_told: Ms,
+    /// What waits for the room to be loaded.
+    pub waiting: Vec<Waiter>,
+    /// Since when nobody listens.
+    pub idle_since: Ms,
+}
+
+impl Room {
+    pub fn new(now: Ms) -> Self {
+        Self {
+            epoch: 0,
+            applied: 0,
+            loaded: false,
+            fetching: true,
+            refetch: false,
+            tail: VecDeque::new(),
+            ahead: BTreeMap::new(),
+            full: Vec::new(),
+            plain: Vec::new(),
+            roster: Roster::default(),
+            presence_told: 0,
+            waiting: Vec::new(),
+            idle_since: now,
+        }
+    }
+
+    pub fn has_listeners(&self) -> bool {
+        !self.full.is_empty() || !self.plain.is_empty()
+    }
+
+    /// Takes the newest page of the log as the room's beginning, then what hints told meanwhile.
+    pub fn load(&mut self, epoch: u32, head: Seq, events: Vec<Event>) -> Vec<Arc<Event>> {
+        self.epoch = epoch;
+        self.applied = head;
+        self.loaded = true;
+        self.fetching = false;
+        self.tail = events.into_iter().map(Arc::new).collect();
+        self.ahead = self.ahead.split_off(&(head + 1));
+        self.drain()
+    }
+
+    /// Takes an event from a hint or the store. Answers with the events that are now in order, to be
+    /// delivered. Repeats give nothing; an event beyond a hole waits.
+    pub fn apply(&mut self, event: Arc<Event>) -> Vec<Arc<Event>> {
+        if self.loaded && event.seq <= self.applied {
+            return Vec::new();
+        }
+        if self.loaded && event.seq == self.applied + 1 && self.ahead.is_empty() {
+            self.deliver(event.clone());
+            return vec![event];
+        }
+        if self.ahead.len() < AHEAD_EVENTS_MAX || event.seq == self.applied + 1 {
+            self.ahead.insert(event.seq, event);
+        }
+        if self.loaded { self.drain() } else { Vec::new() }
+    }
+
+    /// Whether something before a known event is missing.
+    pub fn has_hole(&self) -> bool {
+        self.loaded && !self.ahead.is_empty()
+    }
+
+    fn deliver(&mut self, event: Arc<Event>) {
+        debug_assert_eq!(event.seq, self.applied + 1);
+        self.applied = event.seq;
+        self.tail.push_back(event);
+        if self.tail.len() > TAIL_EVENTS {
+            self.tail.pop_front();
+        }
+    }
+
+    fn drain(&mut self) -> Vec<Arc<Event>> {
+        let mut delivered = Vec::new();
+        while let Some(entry) = self.ahead.first_entry() {
+            match entry.key().cmp(&(self.applied + 1)) {
+                std::cmp::Ordering::Less => drop(entry.remove()),
+                std::cmp::Ordering::Equal => {
+                    let event = entry.remove();
+                    self.deliver(event.clone());
+                    delivered.push(event);
+                }
+                std::cmp::Ordering::Greater => break,
+            }
+        }
+        delivered
+    }
+
+    /// The events after `seq` that are in memory, at most a page; `None` if some are not.
+    pub fn after(&self, seq: Seq) -> Option<Vec<Event>> {
+        if seq >= self.applied {
+            return Some(Vec::new());
+        }
+        let first = self.applied + 1 - self.tail.len() as u64;
+        let skip = (seq + 1).checked_sub(first)? as usize;
+        Some(self.tail.iter().skip(skip).take(PAGE_EVENTS_MAX).map(|event| (**event).clone()).collect())
+    }
+
+    /// The newest page. The tail always holds one, or the whole log.
+    pub fn newest(&self) -> Vec<Event> {
+        let skip = self.tail.len().saturating_sub(PAGE_EVENTS_MAX);
+        self.tail.iter().skip(skip).map(|event| (**event).clone()).collect()
+    }
+
+    /// What a reader gets who stands at `after` (nowhere, if `None`) in the log of `epoch` (if they said so).
+    pub fn replay(&self, after: Option<Seq>, epoch: Option<u32>) -> Replay {
+        let Some(after) = after else { return Replay::Events { events: self.newest(), gap: false } };
+        let other_log = epoch.is_some_and(|epoch| epoch != self.epoch) || after > self.applied;
+        if other_log || self.applied - after > REPLAY_EVENTS_MAX {
+            return Replay::Events { events: self.newest(), gap: true };
+        }
+        match self.after(after) {
+            Some(events) => Replay::Events { events, gap: false },
+            None => Replay::Read(after),
+        }
+    }
+
+    /// Messages of others in memory after `seq`: what an unread count that was made at `seq` lacks.
+    pub fn messages_after(&self, seq: Seq, reader: shared::model::UserId) -> u32 {
+        let is_message = |event: &&Arc<Event>| {
+            event.seq > seq
+                && event.user.id != reader
+                && matches!(event.kind, shared::protocol::EventKind::Message { .. })
+        };
+        self.tail.iter().rev().take_while(|event| event.seq > seq).filter(is_message).count() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::model::{LOBBY, UserId, UserName};
+    use shared::protocol::{EventKind, User};
+
+    fn event(seq: Seq) -> Event {
+        let user = User { id: UserId::from_bits(7), name: UserName::parse("Ada").unwrap() };
+        Event { room: LOBBY, seq, at: 0, user, kind: EventKind::Joined, reference: None }
+    }
+
+    fn room(head: Seq) -> Room {
+        let mut room = Room::new(0);
+        room.load(1, head, (head.saturating_sub(99).max(1)..=head).map(event).collect());
+        room
+    }
+
+    fn seqs(events: &[Arc<Event>]) -> Vec<Seq> {
+        events.iter().map(|event| event.seq).collect()
+    }
+
+    #[test]
+    fn hints_are_put_in_order_once() {
+        let mut room = room(3);
+        assert!(room.apply(event(5).into()).is_empty());
+        assert!(room.has_hole());
+        assert!(room.apply(event(3).into()).is_empty());
+        assert_eq!(seqs(&room.apply(event(4).into())), [4, 5]);
+        assert!(room.apply(event(4).into()).is_empty());
+        assert!(!room.has_hole());
+    }
+
+    #[test]
+    fn hints_before_the_first_page_are_kept() {
+        let mut room = Room::new(0);
+        for seq in [2, 4, 3] {
+            assert!(room.apply(event(seq).into()).is_empty());
+        }
+        assert_eq!(seqs(&room.load(1, 2, vec![event(1), event(2)])), [3, 4]);
+        assert_eq!(room.applied, 4);
+    }
+
+    #[test]
+    fn a_replay_is_exact_or_says_gap() {
+        let room = room(2_000);
+        let seqs = |after, epoch| match room.replay(after, epoch) {
+            Replay::Events { events, gap } => {
+                (events.first().map(|e| e.seq), events.last().map(|e| e.seq), gap)
+            }
+            Replay::Read(seq) => panic!("read after {seq}"),
+        };
+        assert_eq!(seqs(None, None), (Some(1_901), Some(2_000), false));
+        assert_eq!(seqs(Some(1_998), Some(1)), (Some(1_999), Some(2_000), false));
+        assert_eq!(seqs(Some(2_000), Some(1)), (None, None, false));
+        assert_eq!(seqs(Some(2_001), Some(1)), (Some(1_901), Some(2_000), true));
+        assert_eq!(seqs(Some(1_998), Some(2)), (Some(1_901), Some(2_000), true));
+        assert_eq!(seqs(Some(900), Some(1)), (Some(1_901), Some(2_000), true));
+        assert_eq!(room.replay(Some(1_500), None), Replay::Read(1_500));
+    }
+}

@@ -1,0 +1,121 @@
+//! What each address answers: warp filters over the embedded client, the sockets and the lab.
+//!
+//! A route decides from the request alone and hands upgraded sockets to the engine's thread. It must not know
+//! rooms, users or the hub's rules.
+
+pub mod lab;
+mod pages;
+mod sockets;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use warp::Filter;
+use warp::http::{HeaderValue, StatusCode, header};
+use warp::reject::Rejection;
+use warp::reply::{Reply, Response};
+
+use crate::connection::Upgrade;
+use crate::handshake::Rules;
+use crate::store::Store;
+
+/// What routes need to know.
+pub struct Context {
+    pub rules: Rules,
+    pub store: Arc<dyn Store>,
+    /// What signs session tokens.
+    pub secret: [u8; 32],
+    /// Upgraded sockets, to the engine's thread.
+    pub upgrades: mpsc::UnboundedSender<Upgrade>,
+    pub ping_interval: Duration,
+    /// True from the moment the server goes down.
+    pub draining: Arc<AtomicBool>,
+    /// The lab's message store; `None` switches the lab off.
+    pub lab: Option<Arc<lab::Lab>>,
+}
+
+/// Every route there is. It answers each request; nothing is left to warp's own rejections.
+pub fn all(
+    context: Arc<Context>,
+) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
+    let sockets = sockets::filter(context.clone());
+    let health = health(context.clone());
+    let lab = lab_filter(context.clone());
+    let pages = pages::filter(context);
+    sockets
+        .or(health)
+        .unify()
+        .or(lab)
+        .unify()
+        .or(pages)
+        .unify()
+        .recover(|rejection: Rejection| async move { Ok::<_, std::convert::Infallible>(refuse(&rejection)) })
+        .unify()
+        .map(with_safety)
+}
+
+fn lab_filter(context: Arc<Context>) -> warp::filters::BoxedFilter<(Response,)> {
+    match &context.lab {
+        Some(lab) => lab::filter(lab.clone()).map(Reply::into_response).boxed(),
+        None => warp::any().and_then(|| async { Err::<Response, _>(warp::reject::not_found()) }).boxed(),
+    }
+}
+
+/// `/healthz`: the process lives. `/readyz`: it can take people; 503 while it goes down or the store fails.
+fn health(context: Arc<Context>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    let lives = warp::path!("healthz").and(warp::get().or(warp::head()).unify());
+    let lives = lives.map(|| text(StatusCode::OK, "ok\n"));
+    let ready = warp::path!("readyz").and(warp::get().or(warp::head()).unify()).then(move || {
+        let context = context.clone();
+        async move {
+            if context.draining.load(Ordering::Relaxed) {
+                return text(StatusCode::SERVICE_UNAVAILABLE, "going down\n");
+            }
+            match context.store.check().await {
+                Ok(()) => text(StatusCode::OK, "ready\n"),
+                Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
+            }
+        }
+    });
+    lives.or(ready).unify()
+}
+
+/// A short text.
+fn text(status: StatusCode, text: &'static str) -> Response {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    let value = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The answer to what no route took. Nothing of the request is repeated in it.
+fn refuse(rejection: &Rejection) -> Response {
+    if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
+        text(StatusCode::METHOD_NOT_ALLOWED, "This address does not take that method.\n")
+    } else if rejection.find::<warp::reject::PayloadTooLarge>().is_some() {
+        text(StatusCode::PAYLOAD_TOO_LARGE, "That is too long.\n")
+    } else if rejection.is_not_found() {
+        text(StatusCode::NOT_FOUND, "There is nothing at this address.\n")
+    } else {
+        text(StatusCode::BAD_REQUEST, "That request makes no sense here.\n")
+    }
+}
+
+/// What every answer says to browsers.
+fn with_safety(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "same-origin"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cross-origin-resource-policy", "same-origin"),
+        ("x-frame-options", "DENY"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,169 @@
+//! The embedded client and the session cookie that comes with its page.
+
+use std::sync::Arc;
+
+use warp::Filter;
+use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use warp::path::FullPath;
+use warp::reject::Rejection;
+use warp::reply::Response;
+
+use super::{Context, text};
+use crate::assets::{self, Asset};
+use crate::store::TokenHash;
+use crate::token;
+
+/// The session cookie's name; over TLS with the prefix that binds it to this host (RFC 6265bis §4.1.3).
+const COOKIE: &str = "magpie_session";
+/// How long a browser keeps the cookie, in seconds: as long as browsers allow.
+const COOKIE_SECONDS: u32 = 400 * 86_400;
+
+/// Only our own files, and a socket to where the page came from. `'wasm-unsafe-eval'` allows no other eval.
+const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; \
+     img-src 'self' data:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'";
+
+/// Whose request it is.
+pub(super) enum Session {
+    /// A token that this server made.
+    Known(TokenHash),
+    /// A cookie that it did not make.
+    Forged,
+    /// No cookie: a fresh guest's token, and its hash.
+    None { fresh: String, token: TokenHash },
+}
+
+/// Reads the session cookie.
+pub(super) fn session(headers: &HeaderMap, secret: &[u8; 32]) -> Session {
+    let cookies = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .flat_map(|value| value.to_str().unwrap_or_default().split(';'));
+    let mut tokens = cookies.filter_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='));
+    match (tokens.next(), tokens.next()) {
+        (Some(token), None) => token::verify(secret, token).map_or(Session::Forged, Session::Known),
+        (Some(_), Some(_)) => Session::Forged,
+        (None, _) => {
+            let mut random = [0; 16];
+            // Without random bytes from the system nothing is safe to hand out.
+            if getrandom::fill(&mut random).is_err() {
+                return Session::Forged;
+            }
+            let fresh = token::mint(secret, random);
+            match token::verify(secret, &fresh) {
+                Some(token) => Session::None { fresh, token },
+                None => Session::Forged,
+            }
+        }
+    }
+}
+
+/// The value of `Set-Cookie` for a token.
+pub(super) fn set_cookie(token: &str, scheme: &str) -> String {
+    let secure = if scheme == "https" { "; Secure" } else { "" };
+    format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}{secure}")
+}
+
+pub(super) fn filter(context: Arc<Context>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    warp::path::full().and(warp::method()).and(warp::header::headers_cloned()).and_then(
+        move |path: FullPath, method: Method, headers: HeaderMap| {
+            let answer = answer(&context, path.as_str(), &method, &headers);
+            std::future::ready(answer.ok_or_else(warp::reject::not_found))
+        },
+    )
+}
+
+fn answer(context: &Context, path: &str, method: &Method, headers: &HeaderMap) -> Option<Response> {
+    let is_page = is_page(path, context.lab.is_some());
+    let asset = if is_page { Some(assets::page()) } else { assets::get(path) }?;
+    if method != Method::GET && method != Method::HEAD {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "This address does not take that method.\n");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Some(response);
+    }
+    let mut response = serve(asset, headers);
+    if is_page {
+        let out = response.headers_mut();
+        out.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        let fresh = match session(headers, &context.secret) {
+            Session::Known(_) => None,
+            Session::None { fresh, .. } => Some(fresh),
+            // A cookie of another server at this address, or of data that was thrown away.
+            Session::Forged => match session(&HeaderMap::new(), &context.secret) {
+                Session::None { fresh, .. } => Some(fresh),
+                Session::Known(_) | Session::Forged => None,
+            },
+        };
+        let cookie = fresh.map(|fresh| set_cookie(&fresh, context.rules.scheme));
+        if let Some(value) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
+            out.insert(header::SET_COOKIE, value);
+        }
+    }
+    Some(response)
+}
+
+/// The addresses that the client's own router knows.
+fn is_page(path: &str, has_lab: bool) -> bool {
+    let has_one_part = |rest: &str| !rest.is_empty() && !rest.contains('/');
+    path == "/"
+        || path == "/lab" && has_lab
+        || path.strip_prefix("/r/").is_some_and(has_one_part)
+        || path.strip_prefix("/d/").is_some_and(has_one_part)
+}
+
+fn serve(asset: &'static Asset, headers: &HeaderMap) -> Response {
+    let value = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let is_known = value(header::IF_NONE_MATCH)
+        .is_some_and(|tags| tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == asset.etag));
+    let (encoding, bytes) = assets::choose(asset, value(header::ACCEPT_ENCODING));
+    let mut response = if is_known {
+        let mut response = Response::new(Default::default());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        Response::new(bytes::Bytes::from_static(bytes).into())
+    };
+    let out = response.headers_mut();
+    let caching = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    out.insert(header::ETAG, HeaderValue::from_static(asset.etag));
+    out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if !is_known {
+        out.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+        if let Some(name) = encoding.header() {
+            out.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_clients_own_addresses_are_pages() {
+        for path in ["/", "/r/lobby", "/d/0000000000001", "/lab"] {
+            assert!(is_page(path, true), "{path}");
+        }
+        for path in ["/lab/", "/r/", "/r/a/b", "/d/", "/index.html", "/..", "/r", "/x"] {
+            assert!(!is_page(path, true), "{path}");
+        }
+        assert!(!is_page("/lab", false));
+    }
+
+    #[test]
+    fn a_fresh_cookie_is_known_afterwards() {
+        let secret = [9; 32];
+        let Session::None { fresh, token } = session(&HeaderMap::new(), &secret) else { panic!("fresh") };
+        let cookie = set_cookie(&fresh, "https");
+        assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax; Max-Age=34560000; Secure"), "{cookie}");
+        let mut headers = HeaderMap::new();
+        let sent = format!("other=1; {}", cookie.split(';').next().unwrap());
+        headers.insert(header::COOKIE, HeaderValue::from_str(&sent).unwrap());
+        assert!(matches!(session(&headers, &secret), Session::Known(known) if known == token));
+        assert!(matches!(session(&headers, &[8; 32]), Session::Forged));
+        headers.append(header::COOKIE, HeaderValue::from_str(&sent).unwrap());
+        assert!(matches!(session(&headers, &secret), Session::Forged));
+    }
+}

@@ -1,0 +1,111 @@
+//! Bounded work queues and the threads that empty them. They must not know what the work is.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::store::StoreError;
+
+/// Work that waits for a thread. Each piece has a weight; their sum is bounded.
+pub(super) struct Queue<J> {
+    state: Mutex<State<J>>,
+    wake: Condvar,
+    waiting_max: usize,
+}
+
+struct State<J> {
+    jobs: VecDeque<(usize, J)>,
+    waiting: usize,
+    closed: bool,
+}
+
+impl<J> Queue<J> {
+    pub(super) fn new(waiting_max: usize) -> Arc<Self> {
+        let state = State { jobs: VecDeque::new(), waiting: 0, closed: false };
+        Arc::new(Self { state: Mutex::new(state), wake: Condvar::new(), waiting_max })
+    }
+
+    /// Puts a job at the end. The last one accepted may go over the bound by its weight.
+    ///
+    /// # Errors
+    /// `Unavailable` if too much waits already, or if the queue is closed.
+    pub(super) fn put(&self, weight: usize, job: J) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(StoreError::Unavailable("closed".into()));
+        }
+        if state.waiting >= self.waiting_max {
+            return Err(StoreError::Unavailable("busy".into()));
+        }
+        state.waiting += weight;
+        state.jobs.push_back((weight, job));
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Waits for a job; `None` when the queue is closed and empty.
+    pub(super) fn take(&self) -> Option<J> {
+        self.take_some(1).map(|mut jobs| jobs.remove(0))
+    }
+
+    /// Waits for work, and takes all there is until it weighs `weight_max` or more. `None` when the queue is
+    /// closed and empty.
+    pub(super) fn take_some(&self, weight_max: usize) -> Option<Vec<J>> {
+        let mut state = self.lock();
+        while state.jobs.is_empty() {
+            if state.closed {
+                return None;
+            }
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut taken = Vec::new();
+        let mut weight = 0;
+        while weight < weight_max
+            && let Some((heavy, job)) = state.jobs.pop_front()
+        {
+            weight += heavy;
+            taken.push(job);
+        }
+        state.waiting -= weight;
+        Some(taken)
+    }
+
+    /// Refuses new jobs; those that wait are still done.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Threads that can be waited for.
+pub(super) struct Threads(Mutex<Vec<JoinHandle<()>>>);
+
+impl Threads {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    pub(super) fn start(&self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        self.lock().push(thread);
+        Ok(())
+    }
+
+    /// Waits until all have ended. Their queue must have been closed.
+    pub(super) fn join(&self) {
+        for thread in self.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store ended in a panic");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

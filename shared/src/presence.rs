@@ -1,0 +1,134 @@
+//! Who is present in a room: a pure state with a difference to send.
+//!
+//! Presence is a signal: never stored and never counted on. Each origin (a node's hub) reports a person's
+//! presence for itself; a person is as present as at their most present origin. This file must not know
+//! connections, clocks or who listens.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::model::UserId;
+use crate::protocol::{Person, Presence, User};
+
+/// One person in a room.
+#[derive(Clone, Debug)]
+struct Entry {
+    user: User,
+    /// Few origins report the same person: a list is smaller and faster than a map.
+    origins: Vec<(u32, Presence)>,
+}
+
+impl Entry {
+    fn presence(&self) -> Presence {
+        self.origins.iter().map(|(_, presence)| *presence).max().unwrap_or_default()
+    }
+}
+
+/// The people present in one room.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    people: HashMap<UserId, Entry>,
+    /// What the listeners were last told of those who changed since, in the order of ids.
+    changed: BTreeMap<UserId, (User, Presence)>,
+}
+
+impl Roster {
+    /// Takes a report of one origin.
+    pub fn set(&mut self, origin: u32, user: &User, presence: Presence) {
+        let before = self.presence(user.id);
+        let entry = self
+            .people
+            .entry(user.id)
+            .or_insert_with(|| Entry { user: user.clone(), origins: Vec::with_capacity(1) });
+        let renamed = entry.user.name != user.name;
+        entry.user.name.clone_from(&user.name);
+        entry.origins.retain(|(other, _)| *other != origin);
+        if presence != Presence::Offline {
+            entry.origins.push((origin, presence));
+        }
+        let after = entry.presence();
+        if before != after || renamed {
+            self.changed.entry(user.id).or_insert_with(|| (user.clone(), before)).0 = user.clone();
+        }
+        if after == Presence::Offline {
+            self.people.remove(&user.id);
+        }
+    }
+
+    /// How present a person is.
+    pub fn presence(&self, user: UserId) -> Presence {
+        self.people.get(&user).map_or(Presence::Offline, Entry::presence)
+    }
+
+    /// How many people are present (online or away).
+    pub fn online(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Whether there is a difference to send.
+    pub fn is_dirty(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Those present, in no particular order.
+    pub fn people(&self) -> impl Iterator<Item = Person> + '_ {
+        self.people.values().map(|entry| Person { user: entry.user.clone(), presence: entry.presence() })
+    }
+
+    /// What changed since the last call, as it is now. People who came and went in between stay out unless
+    /// their name changed.
+    pub fn take_changes(&mut self) -> Vec<Person> {
+        std::mem::take(&mut self.changed)
+            .into_values()
+            .filter_map(|(user, told)| {
+                let presence = self.presence(user.id);
+                (presence != told || presence != Presence::Offline).then_some(Person { user, presence })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::UserName;
+
+    fn user(bits: u64) -> User {
+        User { id: UserId::from_bits(bits), name: UserName::parse(&format!("u{bits}")).unwrap() }
+    }
+
+    fn told(roster: &mut Roster) -> Vec<(u64, Presence)> {
+        roster.take_changes().into_iter().map(|p| (p.user.id.bits(), p.presence)).collect()
+    }
+
+    #[test]
+    fn a_person_is_as_present_as_at_their_most_present_origin() {
+        let mut roster = Roster::default();
+        roster.set(1, &user(7), Presence::Away);
+        roster.set(2, &user(7), Presence::Online);
+        assert_eq!(told(&mut roster), [(7, Presence::Online)]);
+        roster.set(2, &user(7), Presence::Offline);
+        assert_eq!(told(&mut roster), [(7, Presence::Away)]);
+        roster.set(1, &user(7), Presence::Offline);
+        assert_eq!((roster.online(), told(&mut roster)), (0, vec![(7, Presence::Offline)]));
+        assert!(!roster.is_dirty());
+    }
+
+    #[test]
+    fn a_short_visit_between_two_differences_is_not_told() {
+        let mut roster = Roster::default();
+        roster.set(1, &user(7), Presence::Online);
+        roster.set(1, &user(7), Presence::Offline);
+        assert_eq!(told(&mut roster), []);
+    }
+
+    #[test]
+    fn a_new_name_is_told() {
+        let mut roster = Roster::default();
+        roster.set(1, &user(7), Presence::Online);
+        roster.take_changes();
+        let renamed = User { name: UserName::parse("Zoë").unwrap(), ..user(7) };
+        roster.set(1, &renamed, Presence::Online);
+        let changes = roster.take_changes();
+        assert_eq!((changes.len(), changes[0].user.name.as_str()), (1, "Zoë"));
+    }
+}

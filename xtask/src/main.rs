@@ -1,0 +1,48 @@
+//! `cargo xtask …`: the tasks that need more than one cargo command.
+//!
+//! This file knows the command line; each task is a module. No task may know how another reports or runs:
+//! that is `report` and `cargo`.
+
+mod cargo;
+mod check;
+mod directions;
+mod report;
+mod size;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use report::Report;
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  test           everything that must pass: formatting, clippy, directions of dependencies, all tests, the
+                 browser and Python clients, the size of a first visit. Installs the tools that it needs
+                 where it can. With CI=true, a part that had to be skipped counts as failed.
+  test --quick   the loop while working: no clippy, no browser, no Python, no release build of the client
+  check          formatting, clippy and directions of dependencies
+  size           what a first visit transfers, by file
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut report = Report::new();
+    match arguments[..] {
+        ["test"] => test::all(&mut report),
+        ["test", "--quick"] => test::quick(&mut report),
+        ["check"] => check::all(&mut report),
+        ["size"] => size::alone(&mut report),
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    }
+    report.finish()
+}

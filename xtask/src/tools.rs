@@ -1,0 +1,96 @@
+//! Programs that some tests need beside Rust: found, installed where that is possible, or named as missing.
+//!
+//! The convention between here and the tests: a test that needs a tool gets its path in a variable of the
+//! environment. Without the variable (a plain `cargo test`) it prints a line that begins with `skipped: ` and
+//! returns. `cargo xtask test` sets the variables; see [`NEEDS`].
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cargo::{run, work_dir};
+
+/// A variable for a test, or a sentence about what is missing and how to get it.
+pub type Environment = Result<Vec<(&'static str, OsString)>, String>;
+
+/// A test program (`tests/<name>.rs` in `package`) that gets variables.
+pub struct Need {
+    pub package: &'static str,
+    pub name: &'static str,
+    pub environment: fn() -> Environment,
+}
+
+pub const NEEDS: [Need; 2] = [
+    // CHROMIUM and CHROMEDRIVER: paths of the browser and its WebDriver server.
+    Need { package: "server", name: "browser", environment: browser },
+    // MAGPIE_TEST_PYTHON: path of a Python that can import `websockets`.
+    Need { package: "server", name: "plain_clients", environment: python },
+];
+
+/// How tests are told of a browser that is not on the PATH, which these variables may name beforehand too.
+fn browser() -> Environment {
+    let find = || {
+        let chromium = find("CHROMIUM", &["chromium", "chromium-browser", "google-chrome"])?;
+        Some(vec![("CHROMIUM", chromium), ("CHROMEDRIVER", find("CHROMEDRIVER", &["chromedriver"])?)])
+    };
+    find().or_else(|| apt_install(&["chromium", "chromium-driver"]).then(find)?).ok_or_else(|| {
+        "no Chromium with chromedriver: install them (Debian: apt-get install chromium chromium-driver), or \
+             name their paths in CHROMIUM and CHROMEDRIVER"
+            .to_owned()
+    })
+}
+
+fn python() -> Environment {
+    let missing =
+        |what: &str| format!("{what}: install Python 3 with venv (Debian: apt-get install python3-venv)");
+    let directory = work_dir().map_err(|error| error.to_string())?.join("python");
+    let python = directory.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    let ready = |python: &Path| quiet(Command::new(python).args(["-c", "import websockets"]));
+    if !ready(&python) {
+        let create = || {
+            let system = find("PYTHON", &["python3", "python"])?;
+            quiet(Command::new(system).args(["-m", "venv", "--clear"]).arg(&directory)).then_some(())
+        };
+        create()
+            .or_else(|| apt_install(&["python3", "python3-venv"]).then(create)?)
+            .ok_or_else(|| missing("no Python that can make a virtual environment"))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "websockets>=15"];
+        run(Command::new(&python).args(pip)).map_err(|error| error.to_string())?;
+        if !ready(&python) {
+            return Err(missing("the new virtual environment cannot import websockets"));
+        }
+    }
+    Ok(vec![("MAGPIE_TEST_PYTHON", python.into_os_string())])
+}
+
+/// The program that a variable names, or else the first of `names` on the PATH.
+fn find(variable: &str, names: &[&str]) -> Option<OsString> {
+    let named = std::env::var_os(variable).filter(|path| Path::new(path).is_file());
+    named.or_else(|| names.iter().find_map(|name| on_path(name)).map(PathBuf::into_os_string))
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+/// Installs Debian packages, if this is a Debian and we are root. Returns whether that worked.
+fn apt_install(packages: &[&str]) -> bool {
+    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    if !root || on_path("apt-get").is_none() {
+        return false;
+    }
+    eprintln!("Installing {} with apt-get.", packages.join(", "));
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
+    run(apt().args(["update", "--quiet"])).is_ok() && run(apt().args(install).args(packages)).is_ok()
+}
+
+/// Runs a command without its output; whether it ended well.
+fn quiet(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
