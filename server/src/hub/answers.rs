@@ -1,0 +1,175 @@
+//! What the store answered, and what that means for who asked.
+
+use shared::model::{Ms, RoomId};
+use shared::protocol::{CloseCode, ErrorCode, Event, Failure, ServerEnvelope};
+
+use super::membership::{publish_events, tell_membership};
+use super::requests::of_send;
+use super::{Answer, Asker, Effect, Hub, Out, Pending, UNAVAILABLE_RETRY_MS};
+use crate::broker::{Hint, Topic};
+use crate::store::{Appended, StoreError};
+
+impl Hub {
+    pub(super) fn appended(&mut self, pending: Pending, result: Result<Appended, StoreError>, out: Out) {
+        match (pending, result) {
+            (Pending::Send { asker, .. }, Ok(Appended { event, first })) => {
+                if let Some(reference) = event.reference.filter(|_| self.asked(asker).is_some()) {
+                    let Event { room, seq, at, .. } = event;
+                    self.send(asker.conn, &ServerEnvelope::Ack { reference, room, seq, at }, out);
+                }
+                if first {
+                    publish_events(vec![event], out);
+                }
+            }
+            (Pending::Send { asker, room, reference }, Err(error)) => {
+                if self.asked(asker).is_some() {
+                    self.fail(asker.conn, of_send(explain(&error), room, reference), out);
+                }
+            }
+            (_, Ok(appended)) => publish_events(vec![appended.event], out),
+            (_, Err(_)) => {}
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        now: Ms,
+        pending: Pending,
+        answer: Result<Answer, StoreError>,
+        out: Out,
+    ) {
+        match (pending, answer) {
+            (Pending::Identify(asker), Ok(Answer::Identity(identity))) => {
+                self.identified(now, asker, identity, out);
+            }
+            (Pending::Identify(asker), _) => {
+                if self.asked(asker).is_some() {
+                    out.push(Effect::Close { conn: asker.conn, code: CloseCode::TryLater });
+                }
+            }
+            (Pending::Load(id), Ok(Answer::Page(page))) => self.room_loaded(now, id, page, out),
+            (Pending::Fetch(id), Ok(Answer::Page(page))) => self.room_fetched(id, page, out),
+            (Pending::Load(id) | Pending::Fetch(id), _) => {
+                if let Some(room) = self.rooms.get_mut(&id) {
+                    room.refetch = true;
+                    self.refetch.insert(id);
+                }
+            }
+            (Pending::Heads, Ok(Answer::Heads(heads))) => {
+                for (id, _, head) in heads {
+                    if self.rooms.get(&id).is_some_and(|room| room.loaded && room.applied < head) {
+                        self.fetch(id, out);
+                    }
+                }
+            }
+            (Pending::Heads, _) => {}
+            (Pending::Enter { asker, user, peer, after, .. }, Ok(Answer::Entered(entered))) => {
+                let users = [Some(user), peer.filter(|peer| *peer != user)];
+                tell_membership(&entered, users.into_iter().flatten(), out);
+                self.entered(now, asker, after, entered, out);
+            }
+            (Pending::Reread { asker, after, .. }, Ok(Answer::Info(info))) => {
+                if self.asked(asker).is_some() {
+                    self.answer_join(asker.conn, info, after, None, out);
+                }
+            }
+            (Pending::Replay { asker, info, after }, Ok(Answer::Page(page))) => {
+                self.replayed(asker, info, after, page, out);
+            }
+            (Pending::Replay { asker, info, .. }, Err(error)) => {
+                self.refuse(asker, "join", Some(info.id), &error, out);
+            }
+            (Pending::History { asker, room, before }, Ok(Answer::Page(page))) => {
+                if self.asked(asker).is_some() {
+                    let events = page.events;
+                    self.send(asker.conn, &ServerEnvelope::History { room, before, events }, out);
+                }
+            }
+            (Pending::Leave { asker, room }, Ok(Answer::Left(event))) => {
+                self.left(asker, room, event, out);
+            }
+            (Pending::Rename(_), Ok(Answer::Renamed(user, events))) => {
+                publish_events(events, out);
+                let hint = Hint::Renamed { user: user.clone() };
+                out.push(Effect::Publish { topic: Topic::User(user.id), hint });
+            }
+            (Pending::MarkRead { asker, room }, Ok(Answer::Read(seq, unread))) => {
+                if let Some(user) = self.asked(asker).and_then(|session| session.user) {
+                    let hint = Hint::Read { user, room, seq, unread };
+                    out.push(Effect::Publish { topic: Topic::User(user), hint });
+                }
+            }
+            (Pending::Members { asker, room }, Ok(Answer::Members(users, total))) => {
+                if self.asked(asker).is_some() {
+                    self.answer_members(asker.conn, room, Some((users, total)), out);
+                }
+            }
+            (Pending::Directory(asker), Ok(Answer::Directory(rooms))) => {
+                if self.asked(asker).is_some() {
+                    self.send(asker.conn, &ServerEnvelope::Directory { rooms }, out);
+                }
+            }
+            (Pending::Attach { user, room }, Ok(Answer::Info(info))) => {
+                debug_assert_eq!(room, info.id);
+                self.attach_when_loaded(now, user, info, out);
+            }
+            (Pending::Attach { .. }, _) => {}
+            (Pending::Enter { asker, request, .. }, Err(error)) => {
+                self.refuse(asker, request, None, &error, out);
+            }
+            (Pending::Reread { asker, room, .. }, Err(error)) => {
+                self.refuse(asker, "join", Some(room), &error, out);
+            }
+            (Pending::History { asker, room, .. }, Err(error)) => {
+                self.refuse(asker, "history", Some(room), &error, out);
+            }
+            (Pending::Leave { asker, room }, Err(error)) => {
+                self.refuse(asker, "leave", Some(room), &error, out);
+            }
+            (Pending::Rename(asker), Err(error)) => self.refuse(asker, "rename", None, &error, out),
+            (Pending::MarkRead { asker, room }, Err(error)) => {
+                self.refuse(asker, "read", Some(room), &error, out);
+            }
+            (Pending::Members { asker, room }, Err(error)) => {
+                self.refuse(asker, "members", Some(room), &error, out);
+            }
+            (Pending::Directory(asker), Err(error)) => self.refuse(asker, "directory", None, &error, out),
+            (pending, Ok(answer)) => debug_assert!(false, "{pending:?} was answered with {answer:?}"),
+            (Pending::Send { .. } | Pending::Note, Err(_)) => {}
+        }
+    }
+
+    pub(super) fn refuse(
+        &self,
+        asker: Asker,
+        request: &str,
+        room: Option<RoomId>,
+        error: &StoreError,
+        out: Out,
+    ) {
+        if self.asked(asker).is_some() {
+            self.fail(asker.conn, Failure { request: Some(request.into()), room, ..explain(error) }, out);
+        }
+    }
+}
+
+pub(super) fn explain(error: &StoreError) -> Failure {
+    match error {
+        StoreError::NotFound => {
+            Failure::new(ErrorCode::NotFound, "There is no such room or user, or it is not for you.")
+        }
+        StoreError::NameTaken => {
+            Failure::new(ErrorCode::NameTaken, "Somebody has that name, or one that looks like it.")
+        }
+        StoreError::TooManyRooms => Failure::new(ErrorCode::TooManyRooms, "You are in too many rooms."),
+        StoreError::NotMember => {
+            Failure::new(ErrorCode::NotMember, "Only members of a room can write in it.")
+        }
+        StoreError::Unavailable(_) => unavailable(),
+    }
+}
+
+pub(super) fn unavailable() -> Failure {
+    let failure = Failure::new(ErrorCode::Unavailable, "The server cannot do that now. Try again soon.");
+    Failure { retry_ms: Some(UNAVAILABLE_RETRY_MS), ..failure }
+}

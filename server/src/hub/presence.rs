@@ -1,0 +1,113 @@
+//! Who is there: what a user's connections make of them, and what a room's listeners are told.
+
+use std::collections::HashSet;
+
+use shared::model::{Ms, RoomId, UserId};
+use shared::protocol::{
+    CROWD, LIST_MAX, PLAIN_LEFT, Person, PlainMessage, Presence, ServerEnvelope, User, encode,
+};
+
+use super::{Conn, Effect, Hub, Out, PLAIN_CROWD, PRESENCE_CROWD_EVERY_MS, PRESENCE_EVERY_MS};
+use crate::broker::{Hint, HubId, Topic};
+
+impl Hub {
+    /// Tells a user's rooms how present they are, if that changed (or `again`).
+    pub(super) fn tell_presence(&mut self, user: UserId, again: bool, out: Out) {
+        let Some(present) = self.users.get(&user) else { return };
+        let sessions = present.conns.iter().filter_map(|conn| self.session(*conn));
+        let presence = sessions.map(|session| session.presence).max().unwrap_or_default();
+        let Some(present) = self.users.get_mut(&user) else { return };
+        if present.told == presence && !again {
+            return;
+        }
+        present.told = presence;
+        for room in &present.rooms {
+            let hint = Hint::Presence { origin: self.id, room: *room, user: present.user.clone(), presence };
+            out.push(Effect::Publish { topic: Topic::Room(*room), hint });
+        }
+    }
+
+    pub(super) fn tell_presence_in(&self, user: UserId, room: RoomId, out: Out) {
+        let Some(present) = self.users.get(&user) else { return };
+        let (user, presence) = (present.user.clone(), present.told);
+        let hint = Hint::Presence { origin: self.id, room, user, presence };
+        out.push(Effect::Publish { topic: Topic::Room(room), hint });
+    }
+
+    /// Another hub began to follow a room: it hears who is there.
+    pub(super) fn tell_all_presence_in(&self, id: RoomId, out: Out) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        let conns = room.full.iter().chain(&room.plain);
+        let users: HashSet<UserId> = conns.filter_map(|conn| self.session(*conn)?.user).collect();
+        for user in users {
+            self.tell_presence_in(user, id, out);
+        }
+    }
+
+    pub(super) fn presence_in(
+        &mut self,
+        origin: HubId,
+        id: RoomId,
+        user: User,
+        presence: Presence,
+        out: Out,
+    ) {
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        let was = room.roster.presence(user.id);
+        room.roster.set(origin, &user, presence);
+        if room.roster.is_dirty() {
+            self.presence_due.insert(id);
+        }
+        let is_gone = was != Presence::Offline && room.roster.presence(user.id) == Presence::Offline;
+        if is_gone && (1..=PLAIN_CROWD).contains(&room.plain.len()) {
+            let message = PlainMessage { sender: user.name.to_string(), message: PLAIN_LEFT.into() };
+            out.push(Effect::Fanout { room: id, full: None, plain: Some(encode(&message)) });
+        }
+    }
+
+    pub(super) fn flush_presence(&mut self, now: Ms, out: Out) {
+        let rooms = &mut self.rooms;
+        self.presence_due.retain(|id| {
+            let Some(room) = rooms.get_mut(id) else { return false };
+            let is_crowd = room.roster.online() > CROWD;
+            let every = if is_crowd { PRESENCE_CROWD_EVERY_MS } else { PRESENCE_EVERY_MS };
+            if now - room.presence_told < every {
+                return true;
+            }
+            room.presence_told = now;
+            let mut people = room.roster.take_changes();
+            if is_crowd {
+                people.clear();
+            } else if people.is_empty() {
+                return false;
+            }
+            if !room.full.is_empty() {
+                let online = room.roster.online() as u32;
+                let full = Some(encode(&ServerEnvelope::Presence { room: *id, online, people }));
+                out.push(Effect::Fanout { room: *id, full, plain: None });
+            }
+            false
+        });
+    }
+
+    /// The people of a room: its members as the store knows them, or, in the lobby, those present.
+    pub(super) fn answer_members(&self, conn: Conn, id: RoomId, members: Option<(Vec<User>, u32)>, out: Out) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        let online = room.roster.online() as u32;
+        let mut people: Vec<Person> = room.roster.people().collect();
+        let total = match members {
+            None => online,
+            Some((users, total)) => {
+                let absent =
+                    users.into_iter().filter(|user| room.roster.presence(user.id) == Presence::Offline);
+                people.extend(absent.map(|user| Person { user, presence: Presence::Offline }));
+                total
+            }
+        };
+        people.sort_by(|a, b| {
+            b.presence.cmp(&a.presence).then_with(|| a.user.name.as_str().cmp(b.user.name.as_str()))
+        });
+        people.truncate(LIST_MAX);
+        self.send(conn, &ServerEnvelope::Members { room: id, online, total, people }, out);
+    }
+}

@@ -1,0 +1,248 @@
+//! What connections ask for: who may, within which limits, and what the store is asked then.
+
+use shared::model::{BadBody, Body, LOBBY, Ms, Ref, RoomId, RoomName, UserName};
+use shared::protocol::{
+    CROWD, ClientEnvelope, CloseCode, ErrorCode, EventKind, Failure, LIST_MAX, PAGE_EVENTS_MAX, Presence,
+    RESUME_ROOMS_MAX, ServerEnvelope,
+};
+
+use super::answers::unavailable;
+use super::session::{Admission, EARLY_REQUESTS_MAX, Phase, Request};
+use super::{
+    APPENDS_MAX, Asker, Conn, Effect, Hub, Out, Pending, Query, TYPING_EVERY_MS, UNAVAILABLE_RETRY_MS,
+};
+use crate::broker::{Hint, Topic};
+use crate::store::{Append, RoomKey};
+
+impl Hub {
+    pub(super) fn request(&mut self, now: Ms, conn: Conn, request: Result<Request, Failure>, out: Out) {
+        let (message_rate, request_rate) = (self.config.message_rate, self.config.request_rate);
+        let Some(session) = self.session_mut(conn) else { return };
+        let is_message =
+            matches!(request, Ok(Request::Plain(_) | Request::Envelope(ClientEnvelope::Send { .. })));
+        match session.admit(now, is_message, message_rate, request_rate) {
+            Admission::Taken => {}
+            Admission::Hopeless => {
+                out.push(Effect::Close { conn, code: CloseCode::RateLimited });
+                return;
+            }
+            Admission::Refused { retry_ms } => {
+                let failure = Failure::new(ErrorCode::RateLimited, "That was too fast. Wait a moment.");
+                let failure = Failure { retry_ms: Some(retry_ms), ..failure };
+                self.fail(conn, about(request.as_ref().ok(), failure), out);
+                return;
+            }
+        }
+        match request {
+            Err(failure) => self.fail(conn, failure, out),
+            Ok(request) => self.request_admitted(now, conn, request, out),
+        }
+    }
+
+    pub(super) fn request_admitted(&mut self, now: Ms, conn: Conn, request: Request, out: Out) {
+        let Some(session) = self.session_mut(conn) else { return };
+        match (&mut session.phase, request) {
+            (Phase::New, Request::Envelope(ClientEnvelope::Hello { mut resume })) => {
+                resume.truncate(RESUME_ROOMS_MAX);
+                self.start(now, conn, resume, out);
+            }
+            (Phase::New, Request::Envelope(ClientEnvelope::Ping { n })) => {
+                self.send(conn, &ServerEnvelope::Pong { n, now: now + self.wall_offset }, out)
+            }
+            (Phase::New, request) => {
+                let failure = Failure::new(ErrorCode::HelloFirst, "The first envelope is a hello.");
+                self.fail(conn, about(Some(&request), failure), out);
+            }
+            (Phase::Starting(starting), request) if starting.early.len() < EARLY_REQUESTS_MAX => {
+                starting.early.push(request);
+            }
+            (Phase::Starting(_), request) => {
+                let failure = Failure::new(ErrorCode::RateLimited, "Wait for the welcome.");
+                let failure = Failure { retry_ms: Some(UNAVAILABLE_RETRY_MS), ..failure };
+                self.fail(conn, about(Some(&request), failure), out);
+            }
+            (Phase::Ready, request) => self.request_ready(now, conn, request, out),
+        }
+    }
+
+    pub(super) fn request_ready(&mut self, now: Ms, conn: Conn, request: Request, out: Out) {
+        let Some(session) = self.session(conn) else { return };
+        let asker = Asker { conn, serial: session.serial };
+        let Some(user) = session.user else { return };
+        let rooms_max = self.config.rooms_per_user;
+        let at = now + self.wall_offset;
+        let envelope = match request {
+            Request::Plain(text) => {
+                match Body::parse(&text) {
+                    Ok(body) => self.say(now, asker, LOBBY, None, body, out),
+                    Err(error) => self.fail(conn, Failure::new(body_code(error), error.to_string()), out),
+                }
+                return;
+            }
+            Request::Envelope(envelope) => envelope,
+        };
+        // A room that is not one's own is answered as one that does not exist.
+        let not_found = |this: &Self, request: &str, room: RoomId, out: Out| {
+            let failure = Failure::new(ErrorCode::NotFound, "There is no such room, or it is not for you.");
+            this.fail(conn, Failure { request: Some(request.into()), room: Some(room), ..failure }, out);
+        };
+        match envelope {
+            ClientEnvelope::Hello { .. } => {
+                let failure = Failure::new(ErrorCode::HelloTwice, "This connection was welcomed already.");
+                self.fail(conn, Failure { request: Some("hello".into()), ..failure }, out);
+            }
+            ClientEnvelope::Ping { n } => {
+                self.send(conn, &ServerEnvelope::Pong { n, now: now + self.wall_offset }, out)
+            }
+            ClientEnvelope::Send { room, reference, body } => {
+                let failure = if !self.is_member(conn, room) {
+                    Failure::new(ErrorCode::NotMember, "Only members of a room can write in it.")
+                } else {
+                    match Body::parse(&body) {
+                        Ok(body) => return self.say(now, asker, room, Some(reference), body, out),
+                        Err(error) => Failure::new(body_code(error), error.to_string()),
+                    }
+                };
+                self.fail(conn, of_send(failure, room, Some(reference)), out);
+            }
+            ClientEnvelope::Join { room, after } => match room.parse() {
+                Ok(id) if self.is_member(conn, id) => {
+                    let query = Query::RoomInfo { room: id, user };
+                    self.ask(Pending::Reread { asker, room: id, after }, query, out);
+                }
+                _ => {
+                    let query = Query::Join { room: RoomKey::parse(&room), user, rooms_max, at };
+                    self.ask(Pending::Enter { asker, request: "join", user, peer: None, after }, query, out);
+                }
+            },
+            ClientEnvelope::Create { name } => match RoomName::claim(&name) {
+                Ok(name) => {
+                    let id = RoomId::from_bits(self.rng.u64(..));
+                    let query = Query::CreateRoom { id, name, user, rooms_max, at };
+                    self.ask(
+                        Pending::Enter { asker, request: "create", user, peer: None, after: None },
+                        query,
+                        out,
+                    );
+                }
+                Err(error) => {
+                    let failure = Failure::new(ErrorCode::NameInvalid, error.to_string());
+                    self.fail(conn, Failure { request: Some("create".into()), ..failure }, out);
+                }
+            },
+            ClientEnvelope::Direct { user: peer } => {
+                let id = RoomId::from_bits(self.rng.u64(..));
+                let query = Query::OpenDirect { id, user, peer, rooms_max, at };
+                let pending =
+                    Pending::Enter { asker, request: "direct", user, peer: Some(peer), after: None };
+                self.ask(pending, query, out);
+            }
+            ClientEnvelope::Leave { room: LOBBY } => {
+                let failure = Failure::new(ErrorCode::CannotLeave, "Nobody can leave the lobby.");
+                self.fail(conn, Failure { request: Some("leave".into()), room: Some(LOBBY), ..failure }, out);
+            }
+            ClientEnvelope::Leave { room } => {
+                self.ask(Pending::Leave { asker, room }, Query::Leave { room, user, at }, out);
+            }
+            ClientEnvelope::History { room, .. } if !self.is_member(conn, room) => {
+                not_found(self, "history", room, out);
+            }
+            ClientEnvelope::History { room, before } => {
+                let query = Query::EventsBefore { room, before, limit: PAGE_EVENTS_MAX };
+                self.ask(Pending::History { asker, room, before }, query, out);
+            }
+            ClientEnvelope::Read { room, .. } if !self.is_member(conn, room) => {
+                not_found(self, "read", room, out);
+            }
+            ClientEnvelope::Read { room, seq } => {
+                self.ask(Pending::MarkRead { asker, room }, Query::MarkRead { room, user, seq }, out);
+            }
+            ClientEnvelope::Rename { name } => match UserName::claim(&name) {
+                Ok(name) => {
+                    let tell_lobby =
+                        self.rooms.get(&LOBBY).is_some_and(|lobby| lobby.roster.online() <= CROWD);
+                    let query = Query::Rename { user, name, tell_lobby, at };
+                    self.ask(Pending::Rename(asker), query, out);
+                }
+                Err(error) => {
+                    let failure = Failure::new(ErrorCode::NameInvalid, error.to_string());
+                    self.fail(conn, Failure { request: Some("rename".into()), ..failure }, out);
+                }
+            },
+            ClientEnvelope::Presence { presence } => {
+                if let Some(session) = self.session_mut(conn) {
+                    // A connection that says it is offline is here all the same.
+                    session.presence = presence.max(Presence::Away);
+                }
+                self.tell_presence(user, false, out);
+            }
+            ClientEnvelope::Typing { room } => self.typing(now, conn, room, out),
+            ClientEnvelope::Members { room } if !self.is_member(conn, room) => {
+                not_found(self, "members", room, out);
+            }
+            ClientEnvelope::Members { room: LOBBY } => self.answer_members(conn, LOBBY, None, out),
+            ClientEnvelope::Members { room } => {
+                self.ask(Pending::Members { asker, room }, Query::Members { room, limit: LIST_MAX }, out);
+            }
+            ClientEnvelope::Directory => {
+                self.ask(Pending::Directory(asker), Query::Directory { user, limit: LIST_MAX }, out);
+            }
+        }
+    }
+
+    pub(super) fn is_member(&self, conn: Conn, room: RoomId) -> bool {
+        self.user_of(conn).is_some_and(|present| present.rooms.contains(&room))
+    }
+
+    pub(super) fn say(
+        &mut self,
+        now: Ms,
+        asker: Asker,
+        room: RoomId,
+        reference: Option<Ref>,
+        body: Body,
+        out: Out,
+    ) {
+        if self.appends >= APPENDS_MAX {
+            self.fail(asker.conn, of_send(unavailable(), room, reference), out);
+            return;
+        }
+        let Some(present) = self.user_of(asker.conn) else { return };
+        let author = present.user.clone();
+        let at = now + self.wall_offset;
+        let append = Append { room, author, at, kind: EventKind::Message { body }, reference };
+        self.append(Pending::Send { asker, room, reference }, append, out);
+    }
+
+    pub(super) fn typing(&mut self, now: Ms, conn: Conn, room: RoomId, out: Out) {
+        let is_crowd = self.rooms.get(&room).is_none_or(|room| room.roster.online() > CROWD);
+        let Some(session) = self.session_mut(conn) else { return };
+        if is_crowd || !session.listens_to(room) || now - session.typing_at < TYPING_EVERY_MS {
+            return;
+        }
+        session.typing_at = now;
+        let Some(present) = self.user_of(conn) else { return };
+        let hint = Hint::Typing { room, user: present.user.clone() };
+        out.push(Effect::Publish { topic: Topic::Room(room), hint });
+    }
+}
+
+pub(super) fn body_code(error: BadBody) -> ErrorCode {
+    match error {
+        BadBody::Empty => ErrorCode::BodyEmpty,
+        BadBody::TooLong => ErrorCode::BodyTooLong,
+    }
+}
+
+pub(super) fn of_send(failure: Failure, room: RoomId, reference: Option<Ref>) -> Failure {
+    Failure { reference, request: Some("send".into()), room: Some(room), ..failure }
+}
+
+/// Says which request a failure is about.
+pub(super) fn about(request: Option<&Request>, failure: Failure) -> Failure {
+    let Some(Request::Envelope(envelope)) = request else { return failure };
+    if let ClientEnvelope::Send { room, reference, .. } = envelope {
+        return of_send(failure, *room, Some(*reference));
+    }
+    Failure { request: Some(envelope.type_name().into()), ..failure }
+}
