@@ -21,15 +21,15 @@ use crate::route::Route;
 use crate::socket::{Report, Socket};
 use crate::state::{Effect, Input, State};
 use crate::storage;
-use crate::view::announcements::Announcements;
-use crate::view::banner::ConnectionBanner;
+use crate::view::announcements::announcements;
+use crate::view::banner::banner;
 use crate::view::composer::Composer;
 use crate::view::directory::Directory;
 use crate::view::header::Header;
 use crate::view::lab::Lab;
 use crate::view::members::{self, Members};
 use crate::view::message;
-use crate::view::notices::Notices;
+use crate::view::notices::notices;
 use crate::view::profile::Profile;
 use crate::view::rooms::{self, Rooms};
 use crate::view::time;
@@ -43,7 +43,7 @@ const JUMP_MS: Ms = 5_000;
 /// Nobody touched the page for so long: the person is away, in milliseconds.
 const IDLE_MS: Ms = 5 * 60_000;
 /// The page is not loaded again for a new session more often than this, in milliseconds.
-const RENEW_MS: f64 = 10_000.0;
+const RENEW_MS: Ms = 10_000;
 
 pub enum Msg {
     Input(Input),
@@ -204,8 +204,8 @@ impl Component for App {
                         { self.lab() }
                     } else {
                         { self.header(room, elsewhere) }
-                        <ConnectionBanner banner={self.state.banner(now)} send={self.links.send.clone()} />
-                        <Announcements announcements={self.state.announcements.clone()} send={self.links.send.clone()} />
+                        { banner(self.state.banner(now), &self.links.send) }
+                        { announcements(&self.state.announcements, &self.links.send) }
                         if let Some(room) = room {
                             { self.conversation(room, now) }
                         } else {
@@ -219,7 +219,7 @@ impl Component for App {
                 if self.drawer.is_some() {
                     <div class="shade" onclick={self.links.ask.reform(|_: MouseEvent| Ask::Close)}></div>
                 }
-                <Notices notices={self.state.notices.clone()} send={self.links.send.clone()} />
+                { notices(&self.state.notices, &self.links.send) }
                 { self.dialog() }
             </>
         }
@@ -277,7 +277,7 @@ impl App {
                 navigate(&route, replace);
             }
             Effect::RenewSession => {
-                if storage::may_renew(time::now() as f64, RENEW_MS) {
+                if storage::may_renew(time::now(), RENEW_MS) {
                     // It fails only where the browser forbids it, and then there is no other way either.
                     let _ = window().location().reload();
                 }
@@ -459,10 +459,9 @@ impl App {
     }
 
     fn members(&self, room: &Room) -> Html {
-        let mut people: Vec<_> = room.people.values().cloned().collect();
-        members::sort(&mut people);
+        let people = Rc::new(members::sorted(room.people.values()));
         html! {
-            <Members room={room.info.id} people={Rc::new(people)} total={room.members}
+            <Members room={room.info.id} {people} total={room.members}
                 me={self.state.me.as_ref().map(|me| me.id)} open={self.drawer == Some(Drawer::Members)}
                 send={self.links.send.clone()} ask={self.links.ask.clone()} />
         }

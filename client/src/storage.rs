@@ -4,7 +4,7 @@
 //! forbidden (private windows): every failure here is tolerated, and the page then forgets on reload. This
 //! file must not know when something is worth keeping.
 
-use shared::model::{Ref, RoomId};
+use shared::model::{Ms, Ref, RoomId};
 use web_sys::Storage;
 
 use crate::outbox::Unsent;
@@ -41,12 +41,9 @@ fn entries(prefix: &str) -> Vec<(String, String)> {
     .collect()
 }
 
-/// The messages that were not confirmed when the page was last closed, in the order they were written.
+/// The messages that were not confirmed when the page was last closed, in any order.
 pub fn outbox() -> Vec<Unsent> {
-    let mut entries = entries(OUTBOX);
-    // The keys are UUIDs of version 7: they sort by time.
-    entries.sort();
-    entries.iter().filter_map(|(_, value)| serde_json::from_str(value).ok()).collect()
+    entries(OUTBOX).iter().filter_map(|(_, value)| serde_json::from_str(value).ok()).collect()
 }
 
 /// Keeps an unsent message until it is confirmed or discarded.
@@ -74,12 +71,12 @@ pub fn save_draft(room: RoomId, text: &str) {
 
 /// Notes that the page is loaded again for a new session. False if that was done less than `within_ms` before
 /// `now`, so that a server which refuses every session does not make the page spin.
-pub fn may_renew(now: f64, within_ms: f64) -> bool {
+pub fn may_renew(now: Ms, within_ms: Ms) -> bool {
     let last = storage().and_then(|storage| storage.get_item(RENEWED).ok().flatten());
-    let last: Option<f64> = last.and_then(|text| text.parse().ok());
-    if last.is_some_and(|last| (0.0..within_ms).contains(&(now - last))) {
+    let last: Option<Ms> = last.and_then(|text| text.parse().ok());
+    if last.is_some_and(|last| (0..within_ms).contains(&(now - last))) {
         return false;
     }
-    write(RENEWED, &(now as i64).to_string());
+    write(RENEWED, &now.to_string());
     true
 }

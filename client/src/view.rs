@@ -52,30 +52,22 @@ fn colour(user: UserId) -> String {
     ["c", &(folded % COLOURS).to_string()].concat()
 }
 
-/// One or two letters for a name.
+/// One or two letters for a name. The style sheet makes them capitals: the tables for that are in the
+/// browser already.
 fn initials(name: &str) -> String {
     let mut words = name.split([' ', '-', '_', '.']).filter_map(|word| word.chars().next());
     let first = words.next();
     let last = words.next_back();
-    first.into_iter().chain(last).flat_map(char::to_uppercase).collect()
+    first.into_iter().chain(last).collect()
 }
 
-#[derive(Properties, PartialEq)]
-pub struct AvatarProps {
-    pub user: UserId,
-    pub name: AttrValue,
-    /// Shows a dot.
-    #[prop_or_default]
-    pub presence: Option<Presence>,
-}
-
-/// A person's initials on their colour. For the eye only: the name stands beside it.
-#[component]
-pub fn Avatar(props: &AvatarProps) -> Html {
+/// A person's initials on their colour, with a dot for their presence. For the eye only: the name stands
+/// beside it.
+fn avatar(user: UserId, name: &str, presence: Option<Presence>) -> Html {
     html! {
-        <span class={classes!("avatar", colour(props.user))} aria-hidden="true">
-            { initials(&props.name) }
-            if let Some(presence) = props.presence {
+        <span class={classes!("avatar", colour(user))} aria-hidden="true">
+            { initials(name) }
+            if let Some(presence) = presence {
                 <span class={classes!("dot", presence_name(presence))}></span>
             }
         </span>

@@ -5,20 +5,13 @@ use yew::prelude::*;
 use super::{ICON_CLOSE, ICON_MEGAPHONE, icon, time};
 use crate::state::{Announcement, Input};
 
-#[derive(Properties, PartialEq)]
-pub struct Props {
-    pub announcements: Vec<Announcement>,
-    pub send: Callback<Input>,
-}
-
 /// The announcements that were not put away, newest last.
-#[component]
-pub fn Announcements(props: &Props) -> Html {
+pub fn announcements(announcements: &[Announcement], send: &Callback<Input>) -> Html {
     html! {
         <div class="announcements" role="status">
-            { for props.announcements.iter().map(|announcement| {
+            { for announcements.iter().map(|announcement| {
                 let id = announcement.id;
-                let dismiss = props.send.reform(move |_: MouseEvent| Input::DismissAnnouncement(id));
+                let dismiss = send.reform(move |_: MouseEvent| Input::DismissAnnouncement(id));
                 html! {
                     <section key={id} class="announcement" data-testid="announcement" aria-label="Announcement">
                         { icon(ICON_MEGAPHONE) }

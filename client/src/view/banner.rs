@@ -5,21 +5,13 @@ use yew::prelude::*;
 use crate::link::Banner;
 use crate::state::Input;
 
-#[derive(Properties, PartialEq)]
-pub struct Props {
-    pub banner: Option<Banner>,
-    pub send: Callback<Input>,
-}
-
 /// The trouble with the connection, if there is any, and a way to hurry.
-#[component]
-pub fn ConnectionBanner(props: &Props) -> Html {
-    let try_now = props.send.reform(|_: MouseEvent| Input::TryNow);
+pub fn banner(banner: Option<Banner>, send: &Callback<Input>) -> Html {
     // The live region stays, so that what comes into it is read out. The countdown is not: it changes each
     // second.
     html! {
         <div class="banner-place" role="status">
-            if let Some(banner) = props.banner {
+            if let Some(banner) = banner {
                 <div class="banner" data-testid="banner">
                     <span class="spinner" aria-hidden="true"></span>
                     <span>
@@ -32,7 +24,7 @@ pub fn ConnectionBanner(props: &Props) -> Html {
                     </span>
                     <span class="banner-note">{ "You can go on writing." }</span>
                     if let Banner::Waiting { .. } = banner {
-                        <button class="button small" data-testid="try-now" onclick={try_now}>{ "Try now" }</button>
+                        <button class="button small" data-testid="try-now" onclick={send.reform(|_: MouseEvent| Input::TryNow)}>{ "Try now" }</button>
                     }
                 </div>
             }

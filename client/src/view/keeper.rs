@@ -66,10 +66,13 @@ impl Keeper {
             return;
         }
         let position = self.scroller.scroll_top();
-        // Rows that grow move the bottom away without anybody having scrolled.
-        self.stuck = self.is_at_bottom() || (self.stuck && position == self.position);
-        self.position = position;
-        self.anchor = self.topmost();
+        // Where nobody scrolled, rows that grow do not unstick the view, and the anchor stays the same one:
+        // a page of rows may come in several steps.
+        if position != self.position || self.is_at_bottom() {
+            self.stuck = self.is_at_bottom();
+            self.position = position;
+            self.anchor = self.topmost();
+        }
     }
 
     /// Puts the view back to where it was. To be called after anything changed its height or the rows'.
@@ -86,7 +89,9 @@ impl Keeper {
             }
         }
         self.position = self.scroller.scroll_top();
-        self.anchor = self.topmost();
+        if self.stuck || self.anchor.as_ref().is_none_or(|anchor| !anchor.row.is_connected()) {
+            self.anchor = self.topmost();
+        }
     }
 
     /// Places the rows of a room that was just opened: the "new" line in sight, else the newest row.

@@ -6,7 +6,7 @@ use shared::model::{LOBBY, RoomId, UserId};
 use shared::protocol::{Person, Presence};
 use yew::prelude::*;
 
-use super::{Ask, Avatar, ICON_CLOSE, ICON_LEAVE, icon, presence_name};
+use super::{Ask, ICON_CLOSE, ICON_LEAVE, avatar, icon, presence_name};
 use crate::state::Input;
 
 #[derive(Properties, PartialEq)]
@@ -23,11 +23,18 @@ pub struct Props {
     pub ask: Callback<Ask>,
 }
 
-/// The order of the list: who is there first, then by name.
-pub fn sort(people: &mut [Person]) {
-    people.sort_by_cached_key(|person| {
-        (std::cmp::Reverse(person.presence), person.user.name.as_str().to_lowercase(), person.user.id)
-    });
+/// Puts people into the order of the list: who is there first, then by name. There are few, so that this
+/// need not be fast, only small.
+pub fn sorted<'a>(people: impl Iterator<Item = &'a Person>) -> Vec<Person> {
+    let mut sorted: Vec<(String, Person)> = Vec::new();
+    for person in people {
+        let name = person.user.name.as_str().to_lowercase();
+        let at = sorted.partition_point(|(other, before)| {
+            (before.presence, &name, person.user.id) > (person.presence, other, before.user.id)
+        });
+        sorted.insert(at, (name, person.clone()));
+    }
+    sorted.into_iter().map(|(_, person)| person).collect()
 }
 
 /// The members with their presence; a click on one opens the direct conversation.
@@ -38,7 +45,7 @@ pub fn Members(props: &Props) -> Html {
         let open = props.send.reform(move |_: MouseEvent| Input::OpenDirect(id));
         let inner = html! {
             <>
-                <Avatar user={id} name={person.user.name.to_string()} presence={person.presence} />
+                { avatar(id, person.user.name.as_str(), Some(person.presence)) }
                 <span class="member-name">{ person.user.name.as_str() }</span>
                 if own { <span class="member-you">{ "you" }</span> }
                 <span class="sr">{ ", " }{ presence_name(person.presence) }</span>

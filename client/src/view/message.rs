@@ -9,7 +9,7 @@ use shared::protocol::{Event, EventKind, User};
 use yew::prelude::*;
 use yew::virtual_dom::Key;
 
-use super::{Avatar, ICON_ALERT, icon, markdown, time};
+use super::{ICON_ALERT, avatar, icon, markdown, time};
 use crate::rows;
 use crate::state::Input;
 
@@ -119,7 +119,7 @@ pub fn Rows(props: &RowsProps) -> Html {
             Entry::New => html! {
                 <div {key} class="new-line" role="separator" data-testid="new-line"><span>{ "New" }</span></div>
             },
-            Entry::System(event) => html! { <SystemLine {key} event={Rc::clone(event)} /> },
+            Entry::System(event) => system_line(event, key),
             Entry::Message(message) => html! {
                 <MessageRow {key} message={message.clone()} send={props.send.clone()} />
             },
@@ -128,14 +128,7 @@ pub fn Rows(props: &RowsProps) -> Html {
     props.entries.iter().map(row).collect()
 }
 
-#[derive(Properties, PartialEq)]
-struct SystemProps {
-    event: Rc<Event>,
-}
-
-#[component]
-fn SystemLine(props: &SystemProps) -> Html {
-    let event = &props.event;
+fn system_line(event: &Event, key: Key) -> Html {
     let name = html! { <strong>{ event.user.name.as_str() }</strong> };
     let sentence = match &event.kind {
         EventKind::Created => html! { <>{ name }{ " created the room" }</> },
@@ -148,7 +141,7 @@ fn SystemLine(props: &SystemProps) -> Html {
         EventKind::Message { .. } | EventKind::Unknown => return Html::default(),
     };
     html! {
-        <div class="system" data-testid="system-line" data-seq={event.seq.to_string()}>
+        <div {key} class="system" data-testid="system-line" data-seq={event.seq.to_string()}>
             <span>{ sentence }</span>
             <time datetime={time::iso(event.at)} title={time::full(event.at)}>{ time::clock(event.at) }</time>
         </div>
@@ -180,7 +173,7 @@ fn MessageRow(props: &MessageProps) -> Html {
         <article class={classes} data-testid="message" data-seq={seq} data-state={state}
             data-own={message.own.then_some("true")}>
             if let Some(author) = &message.head {
-                <Avatar user={author.id} name={author.name.to_string()} />
+                { avatar(author.id, author.name.as_str(), None) }
                 <div class="by">
                     if message.own {
                         <span class="name">{ author.name.as_str() }</span>

@@ -5,20 +5,13 @@ use yew::prelude::*;
 use super::{ICON_ALERT, ICON_CLOSE, icon};
 use crate::state::{Input, Notice, NoticeKind};
 
-#[derive(Properties, PartialEq)]
-pub struct Props {
-    pub notices: Vec<Notice>,
-    pub send: Callback<Input>,
-}
-
 /// The notices of the moment.
-#[component]
-pub fn Notices(props: &Props) -> Html {
+pub fn notices(notices: &[Notice], send: &Callback<Input>) -> Html {
     html! {
         <div class="notices" role="status">
-            { for props.notices.iter().map(|notice| {
+            { for notices.iter().map(|notice| {
                 let id = notice.id;
-                let dismiss = props.send.reform(move |_: MouseEvent| Input::DismissNotice(id));
+                let dismiss = send.reform(move |_: MouseEvent| Input::DismissNotice(id));
                 let error = notice.kind == NoticeKind::Error;
                 html! {
                     <div key={id} class={classes!("notice", error.then_some("error"))} data-testid="notice">

@@ -5,7 +5,7 @@ use shared::protocol::User;
 use web_sys::HtmlInputElement;
 use yew::prelude::*;
 
-use super::Avatar;
+use super::avatar;
 use super::dialog::Dialog;
 use crate::state::Input;
 
@@ -47,7 +47,7 @@ pub fn Profile(props: &Props) -> Html {
     html! {
         <Dialog title="Your profile" on_close={props.on_close.clone()}>
             <div class="profile-card">
-                <Avatar user={props.me.id} name={typed.trim().to_owned()} />
+                { avatar(props.me.id, &typed, None) }
                 <div>
                     <strong>{ props.me.name.as_str() }</strong>
                     <p class="note">{ "You are a guest; this browser remembers who you are." }</p>

@@ -6,7 +6,7 @@ use shared::model::RoomId;
 use shared::protocol::{Presence, RoomKind, User};
 use yew::prelude::*;
 
-use super::{Ask, Avatar, ICON_CLOSE, ICON_EDIT, ICON_PLUS, count_text, icon, presence_name};
+use super::{Ask, ICON_CLOSE, ICON_EDIT, ICON_PLUS, avatar, count_text, icon, presence_name};
 use crate::route::Route;
 
 /// A room in the list.
@@ -38,12 +38,7 @@ pub struct Props {
 pub fn Rooms(props: &Props) -> Html {
     let section = |kind: RoomKind| {
         let rooms = props.rooms.iter().filter(move |room| room.kind == kind);
-        rooms.map(|room| {
-            html! {
-                <RoomLink key={room.id.bits()} entry={room.clone()} current={props.current == Some(room.id)}
-                    go={props.go.clone()} />
-            }
-        })
+        rooms.map(|room| room_link(room, props.current == Some(room.id), &props.go))
     };
     let directs = props.rooms.iter().any(|room| room.kind == RoomKind::Direct);
     let lab = follow(&props.go, Route::Lab);
@@ -76,7 +71,7 @@ pub fn Rooms(props: &Props) -> Html {
             <div class="rooms-foot">
                 if let Some(me) = &props.me {
                     <button class="me" title="Change your name" onclick={props.ask.reform(|_| Ask::Profile)}>
-                        <Avatar user={me.id} name={me.name.to_string()} />
+                        { avatar(me.id, me.name.as_str(), None) }
                         <span class="me-name"><span class="sr">{ "You are " }</span><span data-testid="me-name">{ me.name.as_str() }</span></span>
                         { icon(ICON_EDIT) }
                     </button>
@@ -88,24 +83,15 @@ pub fn Rooms(props: &Props) -> Html {
     }
 }
 
-#[derive(Properties, PartialEq)]
-struct LinkProps {
-    entry: Entry,
-    current: bool,
-    go: Callback<Route>,
-}
-
-#[component]
-fn RoomLink(props: &LinkProps) -> Html {
-    let entry = &props.entry;
+fn room_link(entry: &Entry, current: bool, go: &Callback<Route>) -> Html {
     let unread = entry.unread > 0;
     html! {
-        <li>
+        <li key={entry.id.bits()}>
             <a class={classes!("room-link", unread.then_some("unread"))} href={entry.route.path()}
-                data-testid="room-link" data-room-name={&entry.title} onclick={follow(&props.go, entry.route.clone())}
-                aria-current={props.current.then_some("page")}>
+                data-testid="room-link" data-room-name={&entry.title} onclick={follow(go, entry.route.clone())}
+                aria-current={current.then_some("page")}>
                 if let Some((user, presence)) = &entry.peer {
-                    <Avatar user={user.id} name={user.name.to_string()} presence={*presence} />
+                    { avatar(user.id, user.name.as_str(), Some(*presence)) }
                     <span class="room-name">{ &entry.title }</span>
                     <span class="sr">{ ", " }{ presence_name(*presence) }</span>
                 } else {
