@@ -4,7 +4,7 @@
 //! A `Socket` that was dropped or closed never reports again, so news of an old connection cannot be taken
 //! for news of the present one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,6 +20,56 @@ use yew::Callback;
 
 /// What is reported when the connection ended and nobody said why (RFC 6455 §7.1.5).
 const CLOSED_ABNORMALLY: u16 = 1006;
+
+/// How the subprotocol is named in the handshake.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// As RFC 6455 §1.9 has it; not seen to work yet.
+    HeaderFirst,
+    /// The same, and it worked.
+    Header,
+    /// In the query, since something between drops the header from the answer, as `trunk serve` does.
+    Query,
+}
+
+thread_local! {
+    static WAY: Cell<Way> = const { Cell::new(Way::HeaderFirst) };
+}
+
+impl Way {
+    /// What to try next, after a connection was or was not opened this way.
+    fn after(self, has_opened: bool) -> Self {
+        match self {
+            Way::HeaderFirst | Way::Header if has_opened => Way::Header,
+            Way::Query if has_opened => Way::Query,
+            Way::Header => Way::Header,
+            Way::HeaderFirst => Way::Query,
+            Way::Query => Way::HeaderFirst,
+        }
+    }
+
+    fn open(self) -> Option<WebSocket> {
+        let url = address()?;
+        let opened = match self {
+            Way::HeaderFirst | Way::Header => WebSocket::open_with_protocol(&url, SUBPROTOCOL),
+            Way::Query => WebSocket::open(&[&url, "?protocol=", SUBPROTOCOL].concat()),
+        };
+        opened.ok()
+    }
+}
+
+/// Remembers whether a connection was opened. What drops the header may drop the cookie of the page as well:
+/// then it is asked for by itself.
+fn learn(way: Way, has_opened: bool) {
+    let next = way.after(has_opened);
+    WAY.set(next);
+    if next == Way::Query
+        && !has_opened
+        && let Some(window) = web_sys::window()
+    {
+        let _ = window.fetch_with_str("/api/session");
+    }
+}
 
 /// What a socket reports.
 pub enum Report {
@@ -39,8 +89,8 @@ pub struct Socket {
 impl Socket {
     /// Starts to connect to the server that the page came from.
     pub fn open(report: Callback<Report>) -> Self {
-        let opened = address().and_then(|url| WebSocket::open_with_protocol(&url, SUBPROTOCOL).ok());
-        let inner = Rc::new(RefCell::new(opened));
+        let way = WAY.get();
+        let inner = Rc::new(RefCell::new(way.open()));
         let own = Rc::clone(&inner);
         spawn_local(async move {
             if inner.borrow().is_none() {
@@ -51,6 +101,9 @@ impl Socket {
             // The borrow ends with each poll, so that a report may send, or drop the socket.
             while let Some(next) = poll_fn(|cx| poll(&inner, &mut opening, cx)).await {
                 let over = matches!(next, Report::Closed(_));
+                if matches!(next, Report::Opened) || over && opening {
+                    learn(way, !over);
+                }
                 if over {
                     inner.borrow_mut().take();
                 }
@@ -104,8 +157,8 @@ fn poll(
         match Pin::new(&mut *socket).poll_ready(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(_) => {
-                *opening = false;
                 if is_open(socket) {
+                    *opening = false;
                     return Poll::Ready(Some(Report::Opened));
                 }
             }

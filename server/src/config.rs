@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use shared::model::ANNOUNCEMENT_CHARS_MAX;
+use shared::protocol::FRAME_BYTES_MAX;
 
 use crate::engine::EngineConfig;
 use crate::hub::HubConfig;
@@ -80,6 +81,10 @@ pub struct Config {
     /// Bytes queued for a connection that reads too slowly, before it is closed; 0 is off.
     #[arg(long, env = "MAGPIE_SEND_QUEUE_BYTES", default_value_t = 1024 * 1024, value_name = "BYTES")]
     pub send_queue_bytes: usize,
+
+    /// Longest message that /ws/echo sends back, in bytes. A conformance test needs 16 MiB.
+    #[arg(long, env = "MAGPIE_MAX_ECHO_BYTES", default_value_t = FRAME_BYTES_MAX, value_name = "BYTES")]
+    pub max_echo_bytes: usize,
 
     /// Seconds until a new connection must have sent its first request, and until an idle one is closed;
     /// 0 is off.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use shared::protocol::{CloseCode, FRAME_BYTES_MAX, decode};
+use shared::protocol::{CloseCode, decode};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -63,20 +63,22 @@ pub struct Upgrade {
     pub purpose: Purpose,
     pub deflate: Option<Deflate>,
     pub permit: Arc<Permit>,
+    /// Longest message, in bytes.
+    pub message_bytes_max: usize,
     /// Silence after which a trial peer is pinged, and again until it is given up.
     pub ping_interval: Duration,
 }
 
 /// Takes the socket over from HTTP and serves it until it ends.
 pub async fn serve(engine: Rc<Engine>, upgrade: Upgrade) {
-    let Upgrade { on_upgrade, purpose, deflate, permit, ping_interval } = upgrade;
+    let Upgrade { on_upgrade, purpose, deflate, permit, message_bytes_max, ping_interval } = upgrade;
     let Ok(Ok(upgraded)) = timeout(UPGRADE_WAIT, on_upgrade).await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
     let socket = parts.io.into_inner();
     let early = parts.read_buf.to_vec();
     // A system without the option only queues more in its kernel.
     let _ = SockRef::from(&socket).set_tcp_notsent_lowat(NOTSENT_BYTES);
-    let machine = Machine::new(FRAME_BYTES_MAX, deflate.is_some());
+    let machine = Machine::new(message_bytes_max, deflate.is_some());
     let deflate = deflate.is_some_and(Deflate::compresses);
     match purpose {
         Purpose::Chat { mode, token, ephemeral } => {

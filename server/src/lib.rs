@@ -77,6 +77,7 @@ async fn run_local(parts: Parts, config: &Config, shutdown: impl Future<Output =
 
     let (upgrades, mut upgraded) = mpsc::unbounded_channel();
     let draining = Arc::new(AtomicBool::new(false));
+    let lab = (!config.no_lab).then(|| Arc::new(lab::Lab::new(lab::Limits::default())));
     let context = Arc::new(Context {
         rules: Rules {
             scheme: "http",
@@ -87,8 +88,9 @@ async fn run_local(parts: Parts, config: &Config, shutdown: impl Future<Output =
         store,
         upgrades,
         ping_interval: Duration::from_secs(config.ping_interval),
+        max_echo_bytes: config.max_echo_bytes,
         draining: draining.clone(),
-        lab: (!config.no_lab).then(|| Arc::new(lab::Lab::new(lab::Limits::default()))),
+        lab: lab.clone(),
     });
     let service = TowerToHyperService::new(warp::service(routes::all(context)));
     let gate = Gate::new(config.max_connections, config.max_connections_per_address);
@@ -114,5 +116,8 @@ async fn run_local(parts: Parts, config: &Config, shutdown: impl Future<Output =
     tracing::info!(connections = engine.connections(), "going down");
     draining.store(true, Ordering::Relaxed);
     let _ = stop.send(true);
+    if let Some(lab) = lab {
+        lab.close();
+    }
     engine.drain(DRAIN_WAIT).await;
 }

@@ -15,6 +15,8 @@ use crate::token;
 
 /// The session cookie's name; over TLS with the prefix that binds it to this host (RFC 6265bis §4.1.3).
 const COOKIE: &str = "magpie_session";
+/// Gives the cookie by itself, to a page that did not come from here, as under `trunk serve`.
+const SESSION_PATH: &str = "/api/session";
 /// How long a browser keeps the cookie, in seconds: as long as browsers allow.
 const COOKIE_SECONDS: u32 = 400 * 86_400;
 
@@ -75,6 +77,11 @@ pub(super) fn filter(context: Arc<Context>) -> impl Filter<Extract = (Response,)
 
 fn answer(context: &Context, path: &str, method: &Method, headers: &HeaderMap) -> Option<Response> {
     let is_page = is_page(path, context.lab.is_some());
+    if path == SESSION_PATH && method == Method::GET {
+        let mut response = text(StatusCode::NO_CONTENT, "");
+        give_session(&mut response, context, headers);
+        return Some(response);
+    }
     let asset = if is_page { Some(assets::page()) } else { assets::get(path) }?;
     if method != Method::GET && method != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "This address does not take that method.\n");
@@ -83,23 +90,28 @@ fn answer(context: &Context, path: &str, method: &Method, headers: &HeaderMap) -
     }
     let mut response = serve(asset, headers);
     if is_page {
-        let out = response.headers_mut();
-        out.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        let fresh = match session(headers, &context.secret) {
-            Session::Known(_) => None,
-            Session::None { fresh, .. } => Some(fresh),
-            // A cookie of another server at this address, or of data that was thrown away.
-            Session::Forged => match session(&HeaderMap::new(), &context.secret) {
-                Session::None { fresh, .. } => Some(fresh),
-                Session::Known(_) | Session::Forged => None,
-            },
-        };
-        let cookie = fresh.map(|fresh| set_cookie(&fresh, context.rules.scheme));
-        if let Some(value) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
-            out.insert(header::SET_COOKIE, value);
-        }
+        let policy = HeaderValue::from_static(POLICY);
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+        give_session(&mut response, context, headers);
     }
     Some(response)
+}
+
+/// Sets the cookie of a fresh guest, unless the request has one of ours.
+fn give_session(response: &mut Response, context: &Context, headers: &HeaderMap) {
+    let fresh = match session(headers, &context.secret) {
+        Session::Known(_) => None,
+        Session::None { fresh, .. } => Some(fresh),
+        // A cookie of another server at this address, or of data that was thrown away.
+        Session::Forged => match session(&HeaderMap::new(), &context.secret) {
+            Session::None { fresh, .. } => Some(fresh),
+            Session::Known(_) | Session::Forged => None,
+        },
+    };
+    let cookie = fresh.map(|fresh| set_cookie(&fresh, context.rules.scheme));
+    if let Some(value) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
+        response.headers_mut().insert(header::SET_COOKIE, value);
+    }
 }
 
 /// The addresses that the client's own router knows.

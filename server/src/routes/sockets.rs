@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
-use shared::protocol::SUBPROTOCOL;
+use shared::protocol::{FRAME_BYTES_MAX, SUBPROTOCOL};
 use warp::Filter;
 use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use warp::reject::Rejection;
@@ -67,7 +67,9 @@ fn answer(
     let Some(on_upgrade) = on_upgrade else {
         return text(StatusCode::BAD_REQUEST, "This connection cannot be upgraded.\n");
     };
-    let Accepted { key, mode, deflate } = accepted;
+    let Accepted { key, mode: negotiated, deflate } = accepted;
+    let is_named_in_query = query_value(query, "protocol") == Some(SUBPROTOCOL);
+    let mode = if is_named_in_query { Mode::Full } else { negotiated };
     let mut cookie = None;
     let purpose = match address {
         Address::Hello => Purpose::Hello,
@@ -102,11 +104,12 @@ fn answer(
             out.insert(name, value);
         }
     }
-    if mode == Mode::Full {
+    if negotiated == Mode::Full {
         out.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     let ping_interval = context.ping_interval;
-    let upgrade = Upgrade { on_upgrade, purpose, deflate, permit, ping_interval };
+    let message_bytes_max = if address == Address::Echo { context.max_echo_bytes } else { FRAME_BYTES_MAX };
+    let upgrade = Upgrade { on_upgrade, purpose, deflate, permit, message_bytes_max, ping_interval };
     if context.upgrades.send(upgrade).is_err() {
         return text(StatusCode::SERVICE_UNAVAILABLE, "The server goes down.\n");
     }
@@ -115,8 +118,15 @@ fn answer(
 
 /// `events=SECONDS` of a query; anything else asks for none.
 fn events(query: &str) -> Option<Duration> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("events="))?;
-    value.parse().ok().filter(|seconds| EVENT_SECONDS.contains(seconds)).map(Duration::from_secs)
+    query_value(query, "events")?
+        .parse()
+        .ok()
+        .filter(|seconds| EVENT_SECONDS.contains(seconds))
+        .map(Duration::from_secs)
+}
+
+fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn refuse(refused: Refused) -> Response {
