@@ -168,7 +168,7 @@ mod tests {
             kind: match *kind {
                 "joined" => EventKind::Joined,
                 "unknown" => EventKind::Unknown,
-                body => EventKind::Message { body: Body::parse(body).unwrap() },
+                body => EventKind::Message { body: Body::parse(body, 0).unwrap() },
             },
             reference: None,
         });

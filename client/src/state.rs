@@ -442,7 +442,7 @@ impl State {
     fn submit(&mut self, room: RoomId, text: &str, reference: Ref, effects: &mut Vec<Effect>) {
         let at = self.server_time();
         let (Some(me), Some(shown)) = (&self.me, self.rooms.get_mut(&room)) else { return };
-        let body = match Body::parse(text) {
+        let body = match Body::parse(text, self.limits.body_chars) {
             Ok(body) => body.as_str().to_owned(),
             Err(error) => return self.notice(NoticeKind::Error, error.to_string()),
         };

@@ -7,11 +7,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use shared::model::ANNOUNCEMENT_CHARS_MAX;
+use shared::model::{ANNOUNCEMENT_CHARS_MAX, BODY_CHARS_MAX};
 use shared::protocol::FRAME_BYTES_MAX;
 
 use crate::engine::EngineConfig;
 use crate::hub::HubConfig;
+
+/// Longest message that can be allowed, in bytes. A peer can make the server hold as much for it.
+const FRAME_BYTES_CEILING: u64 = 64 * 1024 * 1024;
 
 /// Team chat that anyone can run.
 #[derive(Debug, Parser)]
@@ -70,6 +73,20 @@ pub struct Config {
     #[arg(long, env = "MAGPIE_MAX_ROOMS_PER_USER", default_value_t = 200, value_name = "N")]
     pub max_rooms_per_user: usize,
 
+    /// Characters of one message; 0 is off, and the frame's limit remains.
+    #[arg(long, env = "MAGPIE_MAX_MESSAGE_CHARS", default_value_t = BODY_CHARS_MAX, value_name = "N")]
+    pub max_message_chars: usize,
+
+    /// Bytes of one WebSocket message, before anything in it is read.
+    #[arg(
+        long,
+        env = "MAGPIE_MAX_FRAME_BYTES",
+        default_value_t = FRAME_BYTES_MAX as u64,
+        value_name = "BYTES",
+        value_parser = clap::value_parser!(u64).range(1_024..=FRAME_BYTES_CEILING)
+    )]
+    pub max_frame_bytes: u64,
+
     /// Connections in all; 0 is off.
     #[arg(long, env = "MAGPIE_MAX_CONNECTIONS", default_value_t = 50_000, value_name = "N")]
     pub max_connections: usize,
@@ -83,8 +100,14 @@ pub struct Config {
     pub send_queue_bytes: usize,
 
     /// Longest message that /ws/echo sends back, in bytes. A conformance test needs 16 MiB.
-    #[arg(long, env = "MAGPIE_MAX_ECHO_BYTES", default_value_t = FRAME_BYTES_MAX, value_name = "BYTES")]
-    pub max_echo_bytes: usize,
+    #[arg(
+        long,
+        env = "MAGPIE_MAX_ECHO_BYTES",
+        default_value_t = FRAME_BYTES_MAX as u64,
+        value_name = "BYTES",
+        value_parser = clap::value_parser!(u64).range(1_024..=FRAME_BYTES_CEILING)
+    )]
+    pub max_echo_bytes: u64,
 
     /// Seconds until a new connection must have sent its first request, and until an idle one is closed;
     /// 0 is off.
@@ -122,6 +145,8 @@ impl Config {
                 message_rate: self.message_rate,
                 request_rate: self.request_rate,
                 rooms_per_user: self.max_rooms_per_user,
+                message_chars: self.max_message_chars,
+                frame_bytes: self.max_frame_bytes as usize,
             },
             send_queue_bytes: self.send_queue_bytes,
             ping_interval: Duration::from_secs(self.ping_interval),

@@ -17,10 +17,10 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 
 use fastrand::Rng;
-use shared::model::{Claim, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
+use shared::model::{BODY_CHARS_MAX, Claim, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{
-    CloseCode, Event, Failure, Listing, PAGE_EVENTS_MAX, PlainMessage, Presence, RoomInfo, SERVER_NAME,
-    ServerEnvelope, User, encode,
+    CloseCode, Event, FRAME_BYTES_MAX, Failure, Listing, PAGE_EVENTS_MAX, PlainMessage, Presence, RoomInfo,
+    SERVER_NAME, ServerEnvelope, User, encode,
 };
 
 use crate::broker::{Hint, HubId, Topic};
@@ -62,11 +62,21 @@ pub struct HubConfig {
     pub request_rate: u32,
     /// Rooms of one user, the lobby not counted; 0 is no limit.
     pub rooms_per_user: usize,
+    /// Characters of one message; 0 is no limit but the frame's.
+    pub message_chars: usize,
+    /// Bytes of one frame; only told to clients here.
+    pub frame_bytes: usize,
 }
 
 impl Default for HubConfig {
     fn default() -> Self {
-        Self { message_rate: 10, request_rate: 50, rooms_per_user: 200 }
+        Self {
+            message_rate: 10,
+            request_rate: 50,
+            rooms_per_user: 200,
+            message_chars: BODY_CHARS_MAX,
+            frame_bytes: FRAME_BYTES_MAX,
+        }
     }
 }
 

@@ -88,7 +88,8 @@ async fn run_local(parts: Parts, config: &Config, shutdown: impl Future<Output =
         store,
         upgrades,
         ping_interval: Duration::from_secs(config.ping_interval),
-        max_echo_bytes: config.max_echo_bytes,
+        max_frame_bytes: config.max_frame_bytes as usize,
+        max_echo_bytes: config.max_echo_bytes as usize,
         draining: draining.clone(),
         lab: lab.clone(),
     });

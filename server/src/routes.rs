@@ -30,7 +30,8 @@ pub struct Context {
     /// Upgraded sockets, to the engine's thread.
     pub upgrades: mpsc::UnboundedSender<Upgrade>,
     pub ping_interval: Duration,
-    /// Longest message of `/ws/echo`, in bytes.
+    /// Longest message of a WebSocket, and of `/ws/echo`, in bytes.
+    pub max_frame_bytes: usize,
     pub max_echo_bytes: usize,
     /// True from the moment the server goes down.
     pub draining: Arc<AtomicBool>,

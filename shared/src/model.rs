@@ -16,7 +16,7 @@ pub type Ms = i64;
 /// Position of an event in its room's log: gapless, from 1. 0 means "before the first event".
 pub type Seq = u64;
 
-/// Longest message body, in Unicode scalar values.
+/// Longest message body, in Unicode scalar values, unless the operator sets another limit.
 pub const BODY_CHARS_MAX: usize = 4_000;
 /// Longest name of a user or room, in Unicode scalar values.
 pub const NAME_CHARS_MAX: usize = 32;
@@ -339,29 +339,31 @@ mod claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadBody {
     Empty,
-    TooLong,
+    /// Over so many characters.
+    TooLong(usize),
 }
 
 impl fmt::Display for BadBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BadBody::Empty => f.write_str("A message needs some text."),
-            BadBody::TooLong => write!(f, "A message has at most {BODY_CHARS_MAX} characters."),
+            BadBody::TooLong(max) => write!(f, "A message has at most {max} characters."),
         }
     }
 }
 
-/// A message's text: 1 to 4,000 characters, not only white space, lines end in `\n`.
+/// A message's text: at least one character that shows, lines end in `\n`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Body(String);
 
 impl Body {
     /// Folds line ends to `\n` and shows other control characters as U+FFFD; the rest stays as it is.
-    pub fn parse(text: &str) -> Result<Self, BadBody> {
-        // A character is at most four bytes: skip counting what cannot fit, and fold only what needs it.
-        if text.len() > BODY_CHARS_MAX * 4 {
-            return Err(BadBody::TooLong);
+    /// At most `max` characters; 0 is no limit.
+    pub fn parse(text: &str, max: usize) -> Result<Self, BadBody> {
+        // A character is at most four bytes: what cannot fit is not looked at.
+        if max > 0 && text.len() > max.saturating_mul(4) {
+            return Err(BadBody::TooLong(max));
         }
         let is_foreign = |c: char| c.is_control() && c != '\n' && c != '\t';
         let text = if text.chars().any(is_foreign) {
@@ -376,8 +378,8 @@ impl Body {
         if text.chars().all(|c| c.is_whitespace() || is_deceptive(c)) {
             return Err(BadBody::Empty);
         }
-        if text.chars().count() > BODY_CHARS_MAX {
-            return Err(BadBody::TooLong);
+        if max > 0 && text.chars().count() > max {
+            return Err(BadBody::TooLong(max));
         }
         Ok(Self(text))
     }
@@ -406,13 +408,15 @@ mod tests {
 
     #[test]
     fn bodies_are_kept_as_they_are_within_the_limit() {
-        assert_eq!(Body::parse("  a\tb \n").unwrap().as_str(), "  a\tb \n");
-        assert_eq!(Body::parse("a\r\nb\rc\u{0}").unwrap().as_str(), "a\nb\nc\u{fffd}");
-        assert_eq!(Body::parse(""), Err(BadBody::Empty));
-        assert_eq!(Body::parse(" \n\u{200b}"), Err(BadBody::Empty));
-        assert!(Body::parse(&"ö".repeat(BODY_CHARS_MAX)).is_ok());
-        assert!(Body::parse(&"😀".repeat(BODY_CHARS_MAX)).is_ok());
-        assert_eq!(Body::parse(&"ö".repeat(BODY_CHARS_MAX + 1)), Err(BadBody::TooLong));
+        let parse = |text: &str| Body::parse(text, 4_000);
+        assert_eq!(parse("  a\tb \n").unwrap().as_str(), "  a\tb \n");
+        assert_eq!(parse("a\r\nb\rc\u{0}").unwrap().as_str(), "a\nb\nc\u{fffd}");
+        assert_eq!(parse(""), Err(BadBody::Empty));
+        assert_eq!(parse(" \n\u{200b}"), Err(BadBody::Empty));
+        assert!(parse(&"ö".repeat(4_000)).is_ok());
+        assert!(parse(&"😀".repeat(4_000)).is_ok());
+        assert_eq!(parse(&"ö".repeat(4_001)), Err(BadBody::TooLong(4_000)));
+        assert!(Body::parse(&"ö".repeat(50_000), 0).is_ok());
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn event(kind: EventKind) -> Event {
 }
 
 fn message() -> EventKind {
-    EventKind::Message { body: Body::parse("Good *morning*").unwrap() }
+    EventKind::Message { body: Body::parse("Good *morning*", 0).unwrap() }
 }
 
 /// Each client envelope, with its JSON.

@@ -30,7 +30,7 @@ fn reference(n: u64) -> Ref {
 }
 
 fn message(room: RoomId, seq: Seq, author: u64, reference: Option<Ref>) -> Event {
-    let body = Body::parse(&format!("{author}-{seq}")).unwrap();
+    let body = Body::parse(&format!("{author}-{seq}"), 0).unwrap();
     Event { room, seq, at: T0 + seq as Ms, user: user(author), kind: EventKind::Message { body }, reference }
 }
 
@@ -374,7 +374,7 @@ fn only_messages_of_others_are_unread_also_in_rooms_that_are_not_loaded() {
         client.receive(ServerEnvelope::Event(event));
         client.unread(BOOKS)
     };
-    let text = || EventKind::Message { body: Body::parse("x").unwrap() };
+    let text = || EventKind::Message { body: Body::parse("x", 0).unwrap() };
     assert_eq!(live(1, 2, EventKind::Joined), 0);
     assert_eq!(live(2, 1, text()), 0);
     assert_eq!(live(3, 2, text()), 1);

@@ -190,7 +190,7 @@ impl Composer {
     /// How many characters may still be typed; below zero it is too long.
     fn left(&self, props: &Props) -> isize {
         // Bytes are never fewer than characters: most texts need no counting.
-        let long = self.text.len() + COUNTER_FROM >= props.limit;
+        let long = props.limit > 0 && self.text.len() + COUNTER_FROM >= props.limit;
         let used = if long { self.text.chars().count() } else { self.text.len() };
         props.limit as isize - used as isize
     }

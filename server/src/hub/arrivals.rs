@@ -7,7 +7,7 @@ use shared::protocol::{
 };
 
 use super::session::{Mode, Phase, Session, Starting};
-use super::{ABSENCE_GRACE_MS, Asker, Conn, Effect, Hub, Out, Pending, Present, Query, Waiter};
+use super::{ABSENCE_GRACE_MS, Asker, Conn, Effect, Hub, HubConfig, Out, Pending, Present, Query, Waiter};
 use crate::broker::Topic;
 use crate::names;
 use crate::store::{Append, Identity, TokenHash};
@@ -113,7 +113,9 @@ impl Hub {
             self.listen(conn, info.id);
         }
         if mode == Mode::Full {
-            let limits = Limits { rooms_per_user: self.config.rooms_per_user, ..Limits::default() };
+            let HubConfig { rooms_per_user, message_chars, frame_bytes, .. } = self.config;
+            let limits =
+                Limits { body_chars: message_chars, frame_bytes, rooms_per_user, ..Limits::default() };
             self.send(
                 conn,
                 &ServerEnvelope::Welcome {

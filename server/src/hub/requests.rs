@@ -73,7 +73,7 @@ impl Hub {
         let at = now + self.wall_offset;
         let envelope = match request {
             Request::Plain(text) => {
-                match Body::parse(&text) {
+                match Body::parse(&text, self.config.message_chars) {
                     Ok(body) => self.say(now, asker, LOBBY, None, body, out),
                     Err(error) => self.fail(conn, Failure::new(body_code(error), error.to_string()), out),
                 }
@@ -98,7 +98,7 @@ impl Hub {
                 let failure = if !self.is_member(conn, room) {
                     Failure::new(ErrorCode::NotMember, "Only members of a room can write in it.")
                 } else {
-                    match Body::parse(&body) {
+                    match Body::parse(&body, self.config.message_chars) {
                         Ok(body) => return self.say(now, asker, room, Some(reference), body, out),
                         Err(error) => Failure::new(body_code(error), error.to_string()),
                     }
@@ -230,7 +230,7 @@ impl Hub {
 pub(super) fn body_code(error: BadBody) -> ErrorCode {
     match error {
         BadBody::Empty => ErrorCode::BodyEmpty,
-        BadBody::TooLong => ErrorCode::BodyTooLong,
+        BadBody::TooLong(_) => ErrorCode::BodyTooLong,
     }
 }
 

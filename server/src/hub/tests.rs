@@ -15,7 +15,13 @@ use crate::broker::memory::MemoryBroker;
 use crate::simulation::{Node, Output};
 use crate::store::memory::MemoryStore;
 
-const UNLIMITED: HubConfig = HubConfig { message_rate: 0, request_rate: 0, rooms_per_user: 0 };
+const UNLIMITED: HubConfig = HubConfig {
+    message_rate: 0,
+    request_rate: 0,
+    rooms_per_user: 0,
+    message_chars: 4_000,
+    frame_bytes: 65_536,
+};
 
 /// One or more nodes on one store.
 struct World {
@@ -449,7 +455,7 @@ fn typing_is_passed_on_to_members_but_not_in_a_flood() {
 
 #[test]
 fn too_fast_is_refused_with_a_wait_and_at_last_closed() {
-    let config = HubConfig { message_rate: 1, request_rate: 0, rooms_per_user: 0 };
+    let config = HubConfig { message_rate: 1, ..UNLIMITED };
     let mut world = World::with(1, config, Arc::new(MemoryBroker::new()));
     let [a, b] = [world.join(1), world.join(2)];
     world.take(a);

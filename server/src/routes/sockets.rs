@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
-use shared::protocol::{FRAME_BYTES_MAX, SUBPROTOCOL};
+use shared::protocol::SUBPROTOCOL;
 use warp::Filter;
 use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use warp::reject::Rejection;
@@ -108,7 +108,8 @@ fn answer(
         out.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     let ping_interval = context.ping_interval;
-    let message_bytes_max = if address == Address::Echo { context.max_echo_bytes } else { FRAME_BYTES_MAX };
+    let message_bytes_max =
+        if address == Address::Echo { context.max_echo_bytes } else { context.max_frame_bytes };
     let upgrade = Upgrade { on_upgrade, purpose, deflate, permit, message_bytes_max, ping_interval };
     if context.upgrades.send(upgrade).is_err() {
         return text(StatusCode::SERVICE_UNAVAILABLE, "The server goes down.\n");

@@ -117,7 +117,7 @@ fn reference(bits: u128) -> Ref {
 }
 
 pub(super) fn message(room: RoomId, author: &User, body: &str, reference: Option<Ref>) -> Append {
-    let kind = EventKind::Message { body: Body::parse(body).unwrap() };
+    let kind = EventKind::Message { body: Body::parse(body, 0).unwrap() };
     Append { room, author: author.clone(), at: 10, kind, reference }
 }
 
@@ -231,7 +231,9 @@ fn events_come_back_as_they_were(open: Open) {
     let store = open();
     let ada = guest(&*store, 1, "Ada");
     let kinds = [
-        EventKind::Message { body: Body::parse("'; DROP TABLE events; -- %_\n\u{1f426}\u{202e}").unwrap() },
+        EventKind::Message {
+            body: Body::parse("'; DROP TABLE events; -- %_\n\u{1f426}\u{202e}", 0).unwrap(),
+        },
         EventKind::Created,
         EventKind::Joined,
         EventKind::Left,

@@ -247,7 +247,11 @@ impl World {
                 let known = self.log.iter().find(|event| event.reference == Some(reference));
                 let seq = known.map_or(self.log.len() as Seq + 1, |event| event.seq);
                 if known.is_none() {
-                    self.append(1, EventKind::Message { body: Body::parse(&body).unwrap() }, Some(reference));
+                    self.append(
+                        1,
+                        EventKind::Message { body: Body::parse(&body, 0).unwrap() },
+                        Some(reference),
+                    );
                 }
                 self.to_client.push_back(ServerEnvelope::Ack { reference, room, seq, at: self.now });
             }
@@ -280,7 +284,7 @@ impl World {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Other { is_message: true } => {
-                let body = Body::parse("hello").unwrap();
+                let body = Body::parse("hello", 0).unwrap();
                 self.append(2, EventKind::Message { body }, None);
             }
             Step::Other { is_message: false } => self.append(3, EventKind::Joined, None),

@@ -67,7 +67,7 @@ fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, Trouble> {
 fn event(row: &Row<'_>) -> Result<Event, Trouble> {
     let kind = match text(row, 5)? {
         "message" => EventKind::Message {
-            body: Body::parse(text(row, 6)?).map_err(|_| damaged("the body of a message"))?,
+            body: Body::parse(text(row, 6)?, 0).map_err(|_| damaged("the body of a message"))?,
         },
         "created" => EventKind::Created,
         "joined" => EventKind::Joined,
