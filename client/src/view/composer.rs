@@ -189,8 +189,11 @@ impl Component for Composer {
 impl Composer {
     /// How many characters may still be typed; below zero it is too long.
     fn left(&self, props: &Props) -> isize {
+        if props.limit == 0 {
+            return isize::MAX;
+        }
         // Bytes are never fewer than characters: most texts need no counting.
-        let long = props.limit > 0 && self.text.len() + COUNTER_FROM >= props.limit;
+        let long = self.text.len() + COUNTER_FROM >= props.limit;
         let used = if long { self.text.chars().count() } else { self.text.len() };
         props.limit as isize - used as isize
     }
