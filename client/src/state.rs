@@ -235,10 +235,17 @@ impl State {
     /// Takes what happened at `now` (the browser's clock, in milliseconds since 1970) and says what to do.
     pub fn update(&mut self, now: Ms, input: Input) -> Vec<Effect> {
         let effects = &mut Vec::new();
-        if self.pass_time(now) {
+        let is_woken = self.pass_time(now);
+        // What a socket has to say comes before it may be given up: after that it would be taken for news of
+        // the next one.
+        let is_of_socket = matches!(input, Input::Opened | Input::Closed { .. } | Input::Received(_));
+        if is_woken && !is_of_socket {
             self.hurry(effects);
         }
         self.take(input, effects);
+        if is_woken && is_of_socket {
+            self.hurry(effects);
+        }
         self.settle_route();
         self.do_what_is_due(effects);
         std::mem::take(effects)

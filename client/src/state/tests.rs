@@ -665,3 +665,12 @@ fn a_clock_that_goes_back_stops_nothing() {
     assert!(client.state.wake_at().unwrap() <= client.now + SILENCE_MS);
     client.check_after(SILENCE_MS, &[Effect::Transmit(ClientEnvelope::Ping { n: 1 })]);
 }
+
+#[test]
+fn after_sleep_what_the_socket_says_comes_before_it_is_given_up() {
+    // Else the end of the old socket would be taken for that of the new one.
+    let mut client = Client::online(3, 3);
+    client.now += DEAD_MS + 1;
+    client.check(Input::Closed { code: 1006 }, &[Effect::Connect]);
+    assert!(matches!(client.state.phase(), Phase::Connecting { .. }));
+}
