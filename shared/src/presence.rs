@@ -39,15 +39,19 @@ impl Roster {
             .people
             .entry(user.id)
             .or_insert_with(|| Entry { user: user.clone(), origins: Vec::with_capacity(1) });
-        let renamed = entry.user.name != user.name;
-        entry.user.name.clone_from(&user.name);
+        // Who goes may go under an old name: that origin may have missed the new one.
+        let renamed = presence != Presence::Offline && entry.user.name != user.name;
+        if renamed {
+            entry.user.name.clone_from(&user.name);
+        }
         entry.origins.retain(|(other, _)| *other != origin);
         if presence != Presence::Offline {
             entry.origins.push((origin, presence));
         }
         let after = entry.presence();
         if before != after || renamed {
-            self.changed.entry(user.id).or_insert_with(|| (user.clone(), before)).0 = user.clone();
+            let shown = entry.user.clone();
+            self.changed.entry(user.id).or_insert_with(|| (shown.clone(), before)).0 = shown.clone();
         }
         if after == Presence::Offline {
             self.people.remove(&user.id);
@@ -130,5 +134,17 @@ mod tests {
         roster.set(1, &renamed, Presence::Online);
         let changes = roster.take_changes();
         assert_eq!((changes.len(), changes[0].user.name.as_str()), (1, "Zoë"));
+    }
+
+    #[test]
+    fn who_goes_under_an_old_name_keeps_the_new_one() {
+        let mut roster = Roster::default();
+        let renamed = User { name: UserName::parse("Zoë").unwrap(), ..user(7) };
+        roster.set(1, &user(7), Presence::Online);
+        roster.set(2, &renamed, Presence::Online);
+        roster.take_changes();
+        roster.set(1, &user(7), Presence::Offline);
+        assert_eq!(roster.take_changes(), []);
+        assert_eq!(roster.people().next().unwrap().user, renamed);
     }
 }
