@@ -243,6 +243,7 @@ enum Pending {
     Rename(Asker),
     MarkRead {
         asker: Asker,
+        user: UserId,
         room: RoomId,
     },
     Members {
@@ -275,6 +276,8 @@ struct Present {
     told: Presence,
     /// Without connections: when that becomes known.
     absent_at: Option<Ms>,
+    /// The hub's `serial` when the name was last heard to change.
+    renamed_at: u64,
 }
 
 /// See the module's documentation.
@@ -298,6 +301,10 @@ pub struct Hub {
     /// Rooms that want their store read again.
     refetch: HashSet<RoomId>,
     heads_at: Ms,
+    /// The store failed, perhaps after it had written: heads must be compared.
+    in_doubt: bool,
+    /// Users whose new rooms could not be read.
+    reattach: Vec<(UserId, RoomId)>,
     sweep_at: Ms,
     /// What to add to `now` for the time of day. `now` itself never jumps.
     wall_offset: Ms,
@@ -324,6 +331,8 @@ impl Hub {
             presence_due: HashSet::new(),
             refetch: HashSet::new(),
             heads_at: 0,
+            in_doubt: false,
+            reattach: Vec::new(),
             sweep_at: 0,
             wall_offset: 0,
         }
@@ -431,6 +440,7 @@ impl Hub {
             Hint::Renamed { user } => {
                 let Some(present) = self.users.get_mut(&user.id) else { return };
                 present.user = user.clone();
+                present.renamed_at = self.serial;
                 self.to_user(user.id, &ServerEnvelope::Renamed { user: user.clone() }, out);
                 self.tell_presence(user.id, true, out);
             }
@@ -467,7 +477,11 @@ impl Hub {
             for id in std::mem::take(&mut self.refetch) {
                 self.read_again(id, out);
             }
-            if self.lossy && !self.rooms.is_empty() {
+            for (user, room) in std::mem::take(&mut self.reattach) {
+                self.ask(Pending::Attach { user, room }, Query::RoomInfo { room, user }, out);
+            }
+            let is_in_doubt = std::mem::take(&mut self.in_doubt);
+            if (self.lossy || is_in_doubt) && !self.rooms.is_empty() {
                 let rooms = self.rooms.keys().copied().collect();
                 self.ask(Pending::Heads, Query::Heads { rooms }, out);
             }

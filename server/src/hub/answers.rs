@@ -11,6 +11,7 @@ use crate::store::{Appended, StoreError};
 
 impl Hub {
     pub(super) fn appended(&mut self, pending: Pending, result: Result<Appended, StoreError>, out: Out) {
+        self.in_doubt |= matches!(result, Err(StoreError::Unavailable(_)));
         match (pending, result) {
             (Pending::Send { asker, .. }, Ok(Appended { event, first })) => {
                 if let Some(reference) = event.reference.filter(|_| self.asked(asker).is_some()) {
@@ -38,6 +39,8 @@ impl Hub {
         answer: Result<Answer, StoreError>,
         out: Out,
     ) {
+        // Reading heads is the remedy; until that succeeds it is still wanted.
+        self.in_doubt |= matches!(answer, Err(StoreError::Unavailable(_)));
         match (pending, answer) {
             (Pending::Identify(asker), Ok(Answer::Identity(identity))) => {
                 self.identified(now, asker, identity, out);
@@ -93,11 +96,10 @@ impl Hub {
                 let hint = Hint::Renamed { user: user.clone() };
                 out.push(Effect::Publish { topic: Topic::User(user.id), hint });
             }
-            (Pending::MarkRead { asker, room }, Ok(Answer::Read(seq, unread))) => {
-                if let Some(user) = self.asked(asker).and_then(|session| session.user) {
-                    let hint = Hint::Read { user, room, seq, unread };
-                    out.push(Effect::Publish { topic: Topic::User(user), hint });
-                }
+            (Pending::MarkRead { user, room, .. }, Ok(Answer::Read(seq, unread))) => {
+                // Also if the asker is gone: the user's other connections are told.
+                let hint = Hint::Read { user, room, seq, unread };
+                out.push(Effect::Publish { topic: Topic::User(user), hint });
             }
             (Pending::Members { asker, room }, Ok(Answer::Members(users, total))) => {
                 if self.asked(asker).is_some() {
@@ -113,6 +115,7 @@ impl Hub {
                 debug_assert_eq!(room, info.id);
                 self.attach_when_loaded(now, user, info, out);
             }
+            (Pending::Attach { user, room }, Err(StoreError::Unavailable(_))) => self.reattach.push((user, room)),
             (Pending::Attach { .. }, _) => {}
             (Pending::Enter { asker, request, .. }, Err(error)) => {
                 self.refuse(asker, request, None, &error, out);
@@ -127,7 +130,7 @@ impl Hub {
                 self.refuse(asker, "leave", Some(room), &error, out);
             }
             (Pending::Rename(asker), Err(error)) => self.refuse(asker, "rename", None, &error, out),
-            (Pending::MarkRead { asker, room }, Err(error)) => {
+            (Pending::MarkRead { asker, room, .. }, Err(error)) => {
                 self.refuse(asker, "read", Some(room), &error, out);
             }
             (Pending::Members { asker, room }, Err(error)) => {

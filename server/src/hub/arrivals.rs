@@ -84,6 +84,7 @@ impl Hub {
         let Identity { user, fresh, rooms } = identity;
         let mode = session.mode;
         session.user = Some(user.id);
+        let began_at = session.serial;
 
         let present = self.users.entry(user.id).or_insert_with(|| {
             out.push(Effect::Follow(Topic::User(user.id)));
@@ -93,8 +94,13 @@ impl Hub {
                 rooms: Vec::with_capacity(rooms.len()),
                 told: Presence::Offline,
                 absent_at: None,
+                renamed_at: 0,
             }
         });
+        if present.renamed_at < began_at {
+            // The hint of a new name may have been lost; the store was asked after all that was heard here.
+            present.user.clone_from(&user);
+        }
         present.conns.push(conn);
         present.absent_at = None;
         self.absent.remove(&user.id);

@@ -155,7 +155,7 @@ impl Hub {
                 not_found(self, "read", room, out);
             }
             ClientEnvelope::Read { room, seq } => {
-                self.ask(Pending::MarkRead { asker, room }, Query::MarkRead { room, user, seq }, out);
+                self.ask(Pending::MarkRead { asker, user, room }, Query::MarkRead { room, user, seq }, out);
             }
             ClientEnvelope::Rename { name } => match UserName::claim(&name) {
                 Ok(name) => {

@@ -586,6 +586,41 @@ fn whatever_the_broker_does_everyone_gets_every_message_once_in_order() {
 }
 
 #[test]
+fn what_was_written_without_an_answer_reaches_everybody() {
+    let mut world = World::new();
+    let [a, b] = [world.join(1), world.join(2)];
+    world.take(b);
+    world.store.lose_answers(1);
+    world.say(a, LOBBY, "hello");
+    world.pass(6_000);
+    assert_eq!(bodies(&world.told(b, "event")), ["hello"]);
+}
+
+#[test]
+fn a_cursor_moves_for_all_also_when_its_connection_is_gone() {
+    let mut world = World::new();
+    let [a, also_a] = [world.join(1), world.join(1)];
+    world.take(also_a);
+    world.nodes[0].send(a.1, &json!({"type": "read", "room": LOBBY, "seq": 1}).to_string());
+    while world.nodes[0].step() {}
+    world.nodes[0].close(a.1);
+    while world.nodes[0].step() {}
+    world.settle();
+    assert_eq!(world.told(also_a, "read").len(), 1);
+}
+
+#[test]
+fn a_new_name_whose_hint_was_lost_is_known_to_the_next_connection() {
+    let broker = Arc::new(ChaosBroker::new(1, Chaos { lose: 1.0, ..Chaos::default() }));
+    let mut world = World::with(2, UNLIMITED, broker);
+    let [at_one, _at_two] = [world.join_at(0, 1), world.join_at(1, 1)];
+    world.send(at_one, json!({"type": "rename", "name": "Zoe"}));
+    let conn = world.nodes[1].connect(Mode::Full, [1; 32], false);
+    world.send((1, conn), json!({"type": "hello"}));
+    assert_eq!(world.told((1, conn), "welcome")[0]["user"]["name"], "Zoe");
+}
+
+#[test]
 fn an_unknown_envelope_of_the_server_does_not_decode_by_accident() {
     assert!(serde_json::from_str::<ServerEnvelope>(r#"{"type":"dance"}"#).is_err());
 }
