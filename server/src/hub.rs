@@ -238,6 +238,7 @@ enum Pending {
     },
     Leave {
         asker: Asker,
+        user: UserId,
         room: RoomId,
     },
     Rename(Asker),

@@ -24,6 +24,8 @@ impl Hub {
             }
             (Pending::Send { asker, room, reference }, Err(error)) => {
                 if self.asked(asker).is_some() {
+                    // A room that does not exist is answered as one that is not for the author.
+                    let error = if error == StoreError::NotFound { StoreError::NotMember } else { error };
                     self.fail(asker.conn, of_send(explain(&error), room, reference), out);
                 }
             }
@@ -88,8 +90,8 @@ impl Hub {
                     self.send(asker.conn, &ServerEnvelope::History { room, before, events }, out);
                 }
             }
-            (Pending::Leave { asker, room }, Ok(Answer::Left(event))) => {
-                self.left(asker, room, event, out);
+            (Pending::Leave { asker, user, room }, Ok(Answer::Left(event))) => {
+                self.left(asker, user, room, event, out);
             }
             (Pending::Rename(_), Ok(Answer::Renamed(user, events))) => {
                 publish_events(events, out);
@@ -115,7 +117,9 @@ impl Hub {
                 debug_assert_eq!(room, info.id);
                 self.attach_when_loaded(now, user, info, out);
             }
-            (Pending::Attach { user, room }, Err(StoreError::Unavailable(_))) => self.reattach.push((user, room)),
+            (Pending::Attach { user, room }, Err(StoreError::Unavailable(_))) => {
+                self.reattach.push((user, room))
+            }
             (Pending::Attach { .. }, _) => {}
             (Pending::Enter { asker, request, .. }, Err(error)) => {
                 self.refuse(asker, request, None, &error, out);
@@ -126,7 +130,7 @@ impl Hub {
             (Pending::History { asker, room, .. }, Err(error)) => {
                 self.refuse(asker, "history", Some(room), &error, out);
             }
-            (Pending::Leave { asker, room }, Err(error)) => {
+            (Pending::Leave { asker, room, .. }, Err(error)) => {
                 self.refuse(asker, "leave", Some(room), &error, out);
             }
             (Pending::Rename(asker), Err(error)) => self.refuse(asker, "rename", None, &error, out),

@@ -210,15 +210,12 @@ impl Hub {
         self.tell_presence_in(user, info.id, out);
     }
 
-    pub(super) fn left(&mut self, asker: Asker, room: RoomId, event: Option<Event>, out: Out) {
-        let Some(event) = event else {
-            if self.asked(asker).is_some() {
-                self.send(asker.conn, &ServerEnvelope::Left { room }, out);
-            }
-            return;
-        };
-        let user = event.user.id;
-        publish_events(vec![event], out);
+    /// A membership ended, or had ended before; either way no connection of the user listens any more.
+    pub(super) fn left(&mut self, asker: Asker, user: UserId, room: RoomId, event: Option<Event>, out: Out) {
+        publish_events(event.into_iter().collect(), out);
+        if self.asked(asker).is_some_and(|session| !session.listens_to(room)) {
+            self.send(asker.conn, &ServerEnvelope::Left { room }, out);
+        }
         let hint = Hint::Membership { user, room, member: false };
         out.push(Effect::Publish { topic: Topic::User(user), hint });
     }

@@ -95,15 +95,15 @@ impl Hub {
                 self.send(conn, &ServerEnvelope::Pong { n, now: now + self.wall_offset }, out)
             }
             ClientEnvelope::Send { room, reference, body } => {
-                let failure = if !self.is_member(conn, room) {
-                    Failure::new(ErrorCode::NotMember, "Only members of a room can write in it.")
-                } else {
-                    match Body::parse(&body, self.config.message_chars) {
-                        Ok(body) => return self.say(now, asker, room, Some(reference), body, out),
-                        Err(error) => Failure::new(body_code(error), error.to_string()),
+                // Whether the author may is the store's to say: a repeat is answered with the first event, also
+                // to one who has left since.
+                match Body::parse(&body, self.config.message_chars) {
+                    Ok(body) => self.say(now, asker, room, Some(reference), body, out),
+                    Err(error) => {
+                        let failure = Failure::new(body_code(error), error.to_string());
+                        self.fail(conn, of_send(failure, room, Some(reference)), out);
                     }
-                };
-                self.fail(conn, of_send(failure, room, Some(reference)), out);
+                }
             }
             ClientEnvelope::Join { room, after } => match room.parse() {
                 Ok(id) if self.is_member(conn, id) => {
@@ -142,7 +142,7 @@ impl Hub {
                 self.fail(conn, Failure { request: Some("leave".into()), room: Some(LOBBY), ..failure }, out);
             }
             ClientEnvelope::Leave { room } => {
-                self.ask(Pending::Leave { asker, room }, Query::Leave { room, user, at }, out);
+                self.ask(Pending::Leave { asker, user, room }, Query::Leave { room, user, at }, out);
             }
             ClientEnvelope::History { room, .. } if !self.is_member(conn, room) => {
                 not_found(self, "history", room, out);

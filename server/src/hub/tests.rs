@@ -511,6 +511,46 @@ fn plain_clients_talk_in_the_lobby_and_hear_of_departures() {
 }
 
 #[test]
+fn a_send_repeated_after_leaving_is_acknowledged_and_a_new_one_refused() {
+    let mut world = World::new();
+    let [a, b] = [world.join(1), world.join(2)];
+    let room: RoomId =
+        serde_json::from_value(world.ask(a, json!({"type": "create", "name": "club"}))["room"].clone())
+            .unwrap();
+    let reference = world.say(a, room, "bye");
+    let first = world.told(a, "ack");
+    world.send(a, json!({"type": "leave", "room": room}));
+    world.take(a);
+    let again = encode(&ClientEnvelope::Send { room, reference, body: "bye".into() });
+    world.nodes[0].send(a.1, &again);
+    world.settle();
+    assert_eq!(world.told(a, "ack"), first);
+    for (at, nowhere) in [(a, room), (b, room), (b, RoomId::from_bits(77))] {
+        world.take(at);
+        world.say(at, nowhere, "hello?");
+        assert_eq!(world.take(at)[0]["code"], "not_member");
+    }
+}
+
+#[test]
+fn a_leave_whose_answer_was_lost_ends_the_listening_too() {
+    let mut world = World::new();
+    let [a, b] = [world.join(1), world.join(2)];
+    let room: RoomId =
+        serde_json::from_value(world.ask(a, json!({"type": "create", "name": "club"}))["room"].clone())
+            .unwrap();
+    world.send(b, json!({"type": "join", "room": "club"}));
+    world.store.lose_answers(1);
+    world.send(b, json!({"type": "leave", "room": room}));
+    world.take(b);
+    world.send(b, json!({"type": "leave", "room": room}));
+    assert_eq!(world.told(b, "left").len(), 1);
+    world.say(a, room, "alone at last");
+    world.pass(6_000);
+    assert!(bodies(&world.take(b)).is_empty());
+}
+
+#[test]
 fn an_announcement_reaches_everyone() {
     let mut world = World::with(2, UNLIMITED, Arc::new(MemoryBroker::new()));
     let [a, b] = [world.join_at(0, 1), world.join_at(1, 2)];
