@@ -562,13 +562,14 @@ impl Shard {
         let limit = self.send_queue_bytes;
         let Some(connection) = self.connection(id) else { return };
         match progress {
-            Ok(Progress::Done) if connection.closing => {
+            Ok(Progress::Done) if connection.closing && connection.owed.first == NONE => {
                 // The peer reads our close frame and then the end; its own end finishes the connection.
                 let _ = socket2::SockRef::from(&*connection.socket).shutdown(std::net::Shutdown::Write);
             }
             Ok(Progress::Done) => {}
             Ok(Progress::Blocked) => {
-                let backlog = connection.backlog.as_mut();
+                // What is left once it is closing ends with the close frame, and nothing is added to it.
+                let backlog = connection.backlog.as_mut().filter(|_| !connection.closing);
                 if let Some(backlog) = backlog.filter(|backlog| limit > 0 && backlog.bytes() > limit) {
                     backlog.keep_begun();
                     self.close(id.conn, CloseCode::TooSlow);
