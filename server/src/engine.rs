@@ -43,6 +43,9 @@ const TICK: Duration = Duration::from_millis(250);
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// How long a peer may take nothing of what it is owed.
 const STALL_WAIT: Duration = Duration::from_secs(10);
+/// Bytes of answers that a connection may have queued beyond `send_queue_bytes`: the pages that it asked for
+/// can be larger than the queue, and who reads them is not slow.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Control frames a second that a peer may send, on average over a heartbeat.
 const CONTROL_FRAMES_PER_SECOND: u32 = 20;
 /// At a drain, connections closed in each step, and the pause between two.
@@ -89,6 +92,8 @@ struct Connection {
     /// The frames it is owed this turn, as a list in `Outbox`.
     owed: outbox::List,
     backlog: Option<Box<Backlog>>,
+    /// Bytes of answers since its socket last took everything, at most `ANSWER_BYTES_MAX`.
+    answer_bytes: usize,
     /// Set once a close frame is on its way: nothing else follows it.
     closing: bool,
     /// Set once the hub is told of its end.
@@ -295,6 +300,7 @@ impl Engine {
             deflate,
             owed: outbox::List::default(),
             backlog: None,
+            answer_bytes: 0,
             closing: false,
             gone: false,
             heard: true,
@@ -457,9 +463,11 @@ impl Shard {
     fn act(&mut self, effect: Effect) {
         match effect {
             Effect::Send { conn, text } => {
-                let Some(connection) = self.connections.get(conn as usize) else { return };
+                let Some(connection) = self.connections.get_mut(conn as usize) else { return };
                 let deflated = if connection.deflate { Frame::deflated_text(&text) } else { None };
-                self.owe(conn, deflated.unwrap_or_else(|| Frame::text(&text)));
+                let frame = deflated.unwrap_or_else(|| Frame::text(&text));
+                connection.answer_bytes = (connection.answer_bytes + frame.0.len()).min(ANSWER_BYTES_MAX);
+                self.owe(conn, frame);
             }
             Effect::Fanout { room, full, plain } => {
                 let (full_conns, plain_conns) = self.hub.listeners(room);
@@ -566,8 +574,9 @@ impl Shard {
                 // The peer reads our close frame and then the end; its own end finishes the connection.
                 let _ = socket2::SockRef::from(&*connection.socket).shutdown(std::net::Shutdown::Write);
             }
-            Ok(Progress::Done) => {}
+            Ok(Progress::Done) => connection.answer_bytes = 0,
             Ok(Progress::Blocked) => {
+                let limit = if limit > 0 { limit + connection.answer_bytes } else { 0 };
                 // What is left once it is closing ends with the close frame, and nothing is added to it.
                 let backlog = connection.backlog.as_mut().filter(|_| !connection.closing);
                 if let Some(backlog) = backlog.filter(|backlog| limit > 0 && backlog.bytes() > limit) {
