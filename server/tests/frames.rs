@@ -380,6 +380,10 @@ fn who_dawdles_with_http_is_closed_in_time() {
     let canary = Canary::start(&server);
     let start = Instant::now();
     let mut silent = connect(server.address);
+    // A body that is wanted has its own time.
+    let mut post = connect(server.address);
+    let head = Request::new(&server, "POST", "/lab/messages?channel=abcdefgh").with("Content-Length", "100");
+    post.write_all(&head.bytes()).unwrap();
     let half = Request::upgrade(&server, "/ws").bytes();
     let half = &half[..half.len() - 20];
     let mut crowd: Vec<TcpStream> = (0..300)
@@ -419,7 +423,9 @@ fn who_dawdles_with_http_is_closed_in_time() {
     body.write_all(&Request::new(&server, "POST", "/").with("Content-Length", "1000000").bytes()).unwrap();
     assert_eq!(read_response(&mut body).unwrap().status, 405);
     read_to_end(&mut body);
-    drop((silent, idle, drip, crowd, body));
+    assert_eq!(read_response(&mut post).unwrap().status, 408);
+    read_to_end(&mut post);
+    drop((silent, idle, drip, crowd, body, post));
     canary.stop();
     check_descriptors(&server, before);
 }

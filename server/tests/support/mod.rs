@@ -522,21 +522,22 @@ impl Socket {
         }
     }
 
-    /// All events of a room after a `seq`, page by page.
+    /// All events of a room after a `seq`, page by page from the newest.
     pub fn read_room(&mut self, room: &str, after: u64) -> Vec<Value> {
-        let (mut events, mut after) = (Vec::new(), after);
-        loop {
-            self.json(&json!({"type": "join", "room": room, "after": after}));
-            let joined =
-                self.find(|value| value["type"] == "joined" && value["after"].as_u64() == Some(after));
-            assert_eq!(joined["gap"], false);
-            let page = joined["events"].as_array().unwrap();
-            events.extend_from_slice(page);
-            after += page.len() as u64;
-            if page.is_empty() || after >= joined["head"].as_u64().unwrap() {
-                return events;
-            }
+        self.json(&json!({"type": "join", "room": room}));
+        let joined = self.find(|value| value["type"] == "joined" && value["after"].is_null());
+        let mut events = joined["events"].as_array().unwrap().clone();
+        while let Some(first) = events.first().and_then(|event| event["seq"].as_u64())
+            && first > after + 1
+        {
+            self.json(&json!({"type": "history", "room": room, "before": first}));
+            let page = self.find(|value| value["type"] == "history" && value["before"] == first);
+            let page = page["events"].as_array().unwrap();
+            assert!(!page.is_empty(), "nothing before {first}");
+            events.splice(..0, page.iter().cloned());
         }
+        events.retain(|event| event["seq"].as_u64() > Some(after));
+        events
     }
 
     /// Drops the connection without a word.
