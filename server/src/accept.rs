@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
-use warp::http::{Request, Response};
+use warp::http::{Request, Response, Uri};
 
 use crate::gate::{Full, Gate, Permit};
 
@@ -142,6 +142,10 @@ async fn serve<S, B>(
             request.extensions_mut().insert(permit.clone());
             let version = request.version();
             request.extensions_mut().insert(version);
+            // A target without a path (RFC 9112 §3.2.3) is nowhere here, and warp's `path::full` panics at it.
+            if request.uri().path_and_query().is_none() {
+                *request.uri_mut() = Uri::from_static("*");
+            }
             service.call(request)
         })
     };

@@ -32,11 +32,12 @@ pub const CLOSE: u8 = 0x88;
 pub const PING: u8 = 0x89;
 pub const PONG: u8 = 0x8a;
 
-/// A server process; killed when dropped.
+/// A server process; killed when dropped. Nothing that a peer sends may have made it panic.
 pub struct Magpie {
     child: Child,
     pub address: SocketAddr,
     log: Arc<Mutex<String>>,
+    log_reader: Option<JoinHandle<()>>,
     data: PathBuf,
     /// Removed after the process has ended.
     _directory: Option<tempfile::TempDir>,
@@ -64,7 +65,7 @@ impl Magpie {
         let (found, url) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let all = log.clone();
-        thread::spawn(move || {
+        let log_reader = thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let entry: Value = serde_json::from_str(&line).unwrap_or_default();
                 if let Some(url) = entry["url"].as_str() {
@@ -78,7 +79,7 @@ impl Magpie {
             panic!("the server did not start: {}", log.lock().unwrap());
         };
         let address = url.strip_prefix("http://").unwrap().parse().unwrap();
-        Self { child, address, log, data: data.to_owned(), _directory: None }
+        Self { child, address, log, log_reader: Some(log_reader), data: data.to_owned(), _directory: None }
     }
 
     pub fn data(&self) -> &Path {
@@ -123,6 +124,9 @@ impl Drop for Magpie {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = self.log_reader.take().map(JoinHandle::join);
+        let log = self.log();
+        assert!(thread::panicking() || !log.contains("panicked"), "the server panicked: {log}");
     }
 }
 
