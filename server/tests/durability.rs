@@ -302,6 +302,7 @@ fn the_command_line_explains_itself() {
         "--max-connections",
         "--max-connections-per-address",
         "--send-queue-bytes",
+        "--max-echo-bytes",
         "--idle-timeout",
         "--header-timeout",
         "--ping-interval",

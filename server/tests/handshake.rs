@@ -113,6 +113,11 @@ fn only_known_origins_and_subprotocols_come_in() {
         assert_eq!(response.header("sec-websocket-protocol"), Some("magpie.v1"), "{value:?}");
     }
     check(&server, offer("chat").and("Sec-WebSocket-Protocol", "magpie.v1"), 101);
+    // Named in the query, for proxies that drop the header: what is not offered is not answered either.
+    let mut by_query = Socket::plain(&server, "/ws?protocol=magpie.v1");
+    assert_eq!(by_query.response.header("sec-websocket-protocol"), None);
+    by_query.text(r#"{"type":"hello"}"#);
+    by_query.expect("welcome");
     for value in ["chat", "magpie.v2", "MAGPIE.V1", "mqtt, wamp"] {
         let response = check(&server, offer(value), 400);
         assert!(response.text().contains("magpie.v1"), "{value:?}: {}", response.text());
@@ -171,6 +176,10 @@ fn cookies_are_the_servers_own() {
     assert_ne!(cookie, other);
     let again = check(&server, Request::new(&server, "GET", "/").with("Cookie", &cookie), 200);
     assert_eq!(again.cookie(), None);
+    let by_itself = check(&server, Request::new(&server, "GET", "/api/session"), 204);
+    assert!(by_itself.cookie().is_some_and(|fresh| fresh != cookie && fresh != other));
+    let kept = Request::new(&server, "GET", "/api/session").with("Cookie", &cookie);
+    assert_eq!(check(&server, kept, 204).cookie(), None);
 
     // The same cookie is the same person; none is a fresh guest with a cookie of their own.
     let upgrade = Request::upgrade(&server, "/ws");
