@@ -37,6 +37,7 @@ pub fn run(seed: u64, verbose: bool) {
         message_rate: rng.choice([0, 0, 1, 3, 10]).unwrap_or(0),
         request_rate: rng.choice([0, 0, 4, 50]).unwrap_or(0),
         rooms_per_user: rng.choice([0, 0, 2]).unwrap_or(0),
+        ..HubConfig::default()
     };
     let nodes = rng.usize(1..=2);
     let lossy = nodes > 1;
@@ -81,7 +82,7 @@ fn write_unheard(world: &mut World) {
     let identity = world.store.identify([200; 32], UserId::from_bits(200), names, 0).now_or_never();
     // During an outage nothing is written.
     let Some(Ok(identity)) = identity else { return };
-    let kind = EventKind::Message { body: Body::parse("hello").expect("a body") };
+    let kind = EventKind::Message { body: Body::parse("hello", 0).expect("a body") };
     let append = Append { room: LOBBY, author: identity.user, at: 0, kind, reference: None };
     world.store.append(vec![append; count]).now_or_never();
 }
