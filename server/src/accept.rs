@@ -22,6 +22,8 @@ use crate::gate::{Full, Gate, Permit};
 
 /// Most headers of one request; more are answered with 431.
 const HEADERS_MAX: usize = 100;
+/// How long an answer may still be read by a peer after its connection was told to end.
+const ENDING_WAIT: Duration = Duration::from_secs(60);
 /// Pause after the system refused to accept, as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that may wait to be accepted: a whole restart's worth of clients.
@@ -111,7 +113,9 @@ async fn refuse(socket: TcpStream, full: Full) {
     let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
     let mut rest = [0; 1024];
     let _ = timeout(Duration::from_secs(1), async {
-        while socket.readable().await.is_ok() && !matches!(socket.try_read(&mut rest), Ok(0)) {}
+        while socket.readable().await.is_ok() && !matches!(socket.try_read(&mut rest), Ok(0)) {
+            tokio::task::yield_now().await;
+        }
     })
     .await;
 }
@@ -154,21 +158,23 @@ async fn serve<S, B>(
     http.header_read_timeout(is_patient(patience.header));
     let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
     let mut connection = pin!(connection);
-    let mut is_ending = false;
+    let mut ends_at = None;
     loop {
         let idle_at = requested_at.get() + is_patient(patience.idle);
+        let is_ending = ends_at.is_some();
         tokio::select! {
             // An error here is the peer's: it went away, or did not speak HTTP and has its answer.
             _ = connection.as_mut() => return,
             // Ends an idle connection; one at work is ended after its answer.
             () = sleep_until(idle_at), if !is_ending => {
                 if requested_at.get() + is_patient(patience.idle) <= Instant::now() {
-                    is_ending = true;
+                    ends_at = Some(Instant::now() + ENDING_WAIT);
                     connection.as_mut().graceful_shutdown();
                 }
             }
+            () = sleep_until(ends_at.unwrap_or(idle_at)), if is_ending => return,
             _ = stop.wait_for(|stop| *stop), if !is_ending => {
-                is_ending = true;
+                ends_at = Some(Instant::now() + ENDING_WAIT);
                 connection.as_mut().graceful_shutdown();
             }
         }

@@ -154,7 +154,11 @@ impl Config {
     }
 }
 
-fn announcement(text: &str) -> Result<String, String> {
+/// What may be announced.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn announcement(text: &str) -> Result<String, String> {
     let text = text.trim();
     match text.chars().count() {
         0 => Err("an announcement needs some text".into()),

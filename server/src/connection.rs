@@ -25,8 +25,9 @@ use crate::websocket::{Frame, Incoming, Machine};
 /// Bytes the kernel may hold unsent before a socket counts as full. Without it the kernel takes megabytes
 /// for a peer that does not read.
 const NOTSENT_BYTES: u32 = 16 * 1024;
-/// Bytes read at once, into one buffer per thread.
-const READ_BYTES: usize = 64 * 1024;
+/// Bytes read at once, into one buffer per thread. Compressed, they can become a hundred times as many before
+/// anybody else has a turn.
+const READ_BYTES: usize = 8 * 1024;
 /// How long a frame that was begun may take to arrive.
 const STALLED_FRAME: Duration = Duration::from_secs(30);
 /// How long hyper may take to hand over the socket after the answer 101.
@@ -110,12 +111,13 @@ async fn read(
     mut early: Vec<u8>,
 ) {
     let mut is_over = !take(&engine, id, machine.feed(&mut early, |incoming| pass(&engine, id, incoming)));
+    drop(early);
     loop {
         let ready = if machine.is_midway() && !is_over {
             match timeout(STALLED_FRAME, socket.readable()).await {
                 Ok(ready) => ready,
                 Err(_) => {
-                    engine.close(id, CloseCode::Policy);
+                    engine.close(id, CloseCode::NoAnswer);
                     is_over = true;
                     continue;
                 }
@@ -141,9 +143,7 @@ async fn read(
         if read.is_err() {
             break;
         }
-        while engine.is_busy() {
-            tokio::task::yield_now().await;
-        }
+        engine.room_for(id).await;
     }
     engine.closed(id);
 }
@@ -159,13 +159,14 @@ fn take(engine: &Engine, id: ConnId, fed: Result<(), CloseCode>) -> bool {
 fn pass(engine: &Engine, id: ConnId, incoming: Incoming) {
     let Some(mode) = engine.mode(id) else { return };
     match incoming {
-        Incoming::Text(text) => engine.request(
-            id,
-            match mode {
+        Incoming::Text(text) => {
+            let bytes = text.len();
+            let request = match mode {
                 Mode::Full => decode(&text).map(Request::Envelope),
                 Mode::Plain => Ok(Request::Plain(text)),
-            },
-        ),
+            };
+            engine.request(id, request, bytes);
+        }
         Incoming::Binary(_) => engine.close(id, CloseCode::UnsupportedData),
         Incoming::Ping(payload) => engine.control(id, Some(&payload)),
         Incoming::Pong => engine.control(id, None),
@@ -202,11 +203,13 @@ impl Trial {
             let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write);
             let end = Instant::now() + TRIAL_CLOSE_WAIT;
             let mut rest = [0; 4096];
-            while let Ok(Ok(())) = timeout_at(end, self.socket.readable()).await {
+            while Instant::now() < end
+                && let Ok(Ok(())) = timeout_at(end, self.socket.readable()).await
+            {
                 match self.socket.try_read(&mut rest) {
                     Ok(0) => return,
                     Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
-                    _ => {}
+                    _ => tokio::task::yield_now().await,
                 }
             }
         }
@@ -241,6 +244,8 @@ impl Trial {
                 return End::Closing;
             }
             bytes.clear();
+            // A socket that is always ready would never let others have their turn.
+            tokio::task::yield_now().await;
             let ping_at = heard_at + self.ping_interval;
             let wait_until = event_at.map_or(ping_at, |event_at| event_at.min(ping_at));
             match timeout_at(wait_until, self.socket.readable()).await {

@@ -12,12 +12,15 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use crate::config;
 use crate::engine::Engine;
 
 /// The socket's name in the data directory.
 const NAME: &str = "control.sock";
 /// Longest line, in bytes.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
+/// Pause after the system refused to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// How long either side waits for the other.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -74,8 +77,8 @@ impl Control {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the control socket failed");
-                    return;
+                    tracing::warn!(%error, "the control socket cannot accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -87,10 +90,13 @@ async fn serve(socket: UnixStream, engine: &Engine) -> io::Result<()> {
     let mut line = String::new();
     BufReader::new(reader.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
     let answer = match serde_json::from_str(&line) {
-        Ok(Order::Announce { text }) => {
-            engine.announce(text);
-            Answer::Done
-        }
+        Ok(Order::Announce { text }) => match config::announcement(&text) {
+            Ok(text) => {
+                engine.announce(text);
+                Answer::Done
+            }
+            Err(reason) => Answer::Refused { reason },
+        },
         Err(error) => Answer::Refused { reason: error.to_string() },
     };
     let mut answer = serde_json::to_vec(&answer)?;

@@ -37,6 +37,8 @@ const TURN_INPUTS: usize = 1_024;
 const TURN_WRITES: usize = 256;
 /// Inputs that may wait. Readers pause above it.
 const INBOX_MAX: usize = 16_384;
+/// Bytes of requests of one connection that may wait. Its reader pauses above it.
+const WAITING_BYTES_MAX: usize = 128 * 1024;
 /// How often the hub hears of time.
 const TICK: Duration = Duration::from_millis(250);
 /// How long a closing connection may take to take its close frame and to close its side.
@@ -102,6 +104,8 @@ struct Connection {
     heard: bool,
     pinged: bool,
     controls: u32,
+    /// Bytes of its requests that wait in the inbox.
+    waiting_bytes: usize,
     /// The task that reads; ends with the connection.
     reader: Option<AbortHandle>,
     _permit: Arc<Permit>,
@@ -119,6 +123,8 @@ impl Drop for Connection {
 pub struct Engine {
     shard: RefCell<Shard>,
     wake: Arc<Notify>,
+    /// Wakes readers that paused, once the inbox has room.
+    room: Notify,
     config: EngineConfig,
 }
 
@@ -130,7 +136,8 @@ struct Shard {
     start: Instant,
     connections: Slab<Connection>,
     serial: u64,
-    inbox: VecDeque<Input>,
+    /// What waits for the hub, with the bytes that count for the connection it came from.
+    inbox: VecDeque<(Input, usize)>,
     /// Where the broker puts its hints.
     hints: Arc<Mutex<Vec<Hint>>>,
     queries: Vec<(u64, Query)>,
@@ -145,6 +152,8 @@ struct Shard {
     /// How many connections take compressed frames.
     deflating: usize,
     heartbeat_at: u64,
+    /// From the moment the server goes down.
+    is_draining: bool,
     send_queue_bytes: usize,
 }
 
@@ -188,23 +197,32 @@ impl Engine {
             closing: Vec::new(),
             deflating: 0,
             heartbeat_at: 0,
+            is_draining: false,
             send_queue_bytes: config.send_queue_bytes,
         };
-        Rc::new(Self { shard: RefCell::new(shard), wake, config })
+        Rc::new(Self { shard: RefCell::new(shard), wake, room: Notify::new(), config })
     }
 
     /// Takes turns until it is dropped.
     pub async fn run(self: Rc<Self>) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut tick_at = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 () = self.wake.notified() => {}
-                _ = ticks.tick() => self.shard.borrow_mut().tick(self.config.ping_interval),
+                () = tokio::time::sleep_until(tick_at) => {}
             }
             // Readers that are ready add theirs, so that one write carries it all.
             tokio::task::yield_now().await;
-            while self.turn() {
+            loop {
+                // Also when there is no end of work.
+                let now = tokio::time::Instant::now();
+                if now >= tick_at {
+                    tick_at = now + TICK;
+                    self.shard.borrow_mut().tick(self.config.ping_interval);
+                }
+                if !self.turn() {
+                    break;
+                }
                 tokio::task::yield_now().await;
             }
         }
@@ -216,6 +234,7 @@ impl Engine {
         if shard.dirty.is_empty() {
             shard.decide();
             self.call_store(&mut shard);
+            self.room.notify_waiters();
         }
         let mut blocked = Vec::new();
         shard.write(TURN_WRITES, &mut blocked);
@@ -242,12 +261,13 @@ impl Engine {
                     Ok(results) => {
                         debug_assert_eq!(results.len(), tickets.len());
                         for (ticket, result) in tickets.into_iter().zip(results) {
-                            shard.inbox.push_back(Input::Appended { ticket, result });
+                            shard.inbox.push_back((Input::Appended { ticket, result }, 0));
                         }
                     }
                     Err(error) => {
                         for ticket in tickets {
-                            shard.inbox.push_back(Input::Appended { ticket, result: Err(error.clone()) });
+                            let result = Err(error.clone());
+                            shard.inbox.push_back((Input::Appended { ticket, result }, 0));
                         }
                     }
                 }
@@ -263,7 +283,7 @@ impl Engine {
                 let Some(engine) = engine.upgrade() else { return };
                 let mut shard = engine.shard.borrow_mut();
                 shard.asked -= 1;
-                shard.inbox.push_back(Input::Answered { ticket, answer });
+                shard.inbox.push_back((Input::Answered { ticket, answer }, 0));
                 engine.wake.notify_one();
             });
         }
@@ -275,9 +295,16 @@ impl Engine {
         let Some(backlog) = &mut connection.backlog else { return };
         let (engine, socket) = (Rc::downgrade(self), connection.socket.clone());
         let task = tokio::task::spawn_local(async move {
-            while socket.writable().await.is_ok() {
+            loop {
+                let ready = tokio::time::timeout(STALL_WAIT, socket.writable()).await;
                 let Some(engine) = engine.upgrade() else { return };
-                if engine.shard.borrow_mut().write_backlog(id) {
+                let mut shard = engine.shard.borrow_mut();
+                if !matches!(ready, Ok(Ok(()))) {
+                    shard.cut(id);
+                    engine.wake.notify_one();
+                    return;
+                }
+                if shard.write_backlog(id) {
                     return;
                 }
             }
@@ -306,11 +333,15 @@ impl Engine {
             heard: true,
             pinged: false,
             controls: 0,
+            waiting_bytes: 0,
             reader: None,
             _permit: permit,
         };
         let conn = shard.connections.insert(connection) as Conn;
-        shard.inbox.push_back(Input::Connected { conn, mode, token, ephemeral });
+        shard.inbox.push_back((Input::Connected { conn, mode, token, ephemeral }, 0));
+        if shard.is_draining {
+            shard.close(conn, CloseCode::Restart);
+        }
         self.wake.notify_one();
         ConnId { conn, serial }
     }
@@ -328,12 +359,18 @@ impl Engine {
         self.shard.borrow_mut().connection(id).filter(|connection| !connection.closing).map(|c| c.mode)
     }
 
-    /// A connection asked for something.
-    pub fn request(&self, id: ConnId, request: Result<crate::hub::Request, shared::protocol::Failure>) {
+    /// A connection asked for something, in so many bytes.
+    pub fn request(
+        &self,
+        id: ConnId,
+        request: Result<crate::hub::Request, shared::protocol::Failure>,
+        bytes: usize,
+    ) {
         let mut shard = self.shard.borrow_mut();
         let Some(connection) = shard.connection(id) else { return };
         connection.heard = true;
-        shard.inbox.push_back(Input::Request { conn: id.conn, request });
+        connection.waiting_bytes += bytes;
+        shard.inbox.push_back((Input::Request { conn: id.conn, request }, bytes));
         self.wake.notify_one();
     }
 
@@ -372,9 +409,12 @@ impl Engine {
         self.wake.notify_one();
     }
 
-    /// Whether readers should pause.
-    pub fn is_busy(&self) -> bool {
-        self.shard.borrow().inbox.len() > INBOX_MAX
+    /// Waits until a connection may ask for more, and lets others have their turn in any case.
+    pub async fn room_for(&self, id: ConnId) {
+        tokio::task::yield_now().await;
+        while self.shard.borrow_mut().is_busy(id) {
+            self.room.notified().await;
+        }
     }
 
     /// How many connections there are.
@@ -393,6 +433,7 @@ impl Engine {
     /// committed and the connections are gone, at most as long as `deadline`.
     pub async fn drain(&self, deadline: Duration) {
         let end = tokio::time::Instant::now() + deadline;
+        self.shard.borrow_mut().is_draining = true;
         let conns: Vec<Conn> = self.shard.borrow().connections.iter().map(|(conn, _)| conn as Conn).collect();
         for step in conns.chunks(DRAIN_STEP) {
             for conn in step {
@@ -428,6 +469,12 @@ impl Shard {
         self.asked == 0 && self.appends.is_empty() && self.connections.is_empty()
     }
 
+    /// Whether a connection's reader should pause.
+    fn is_busy(&mut self, id: ConnId) -> bool {
+        let is_full = self.inbox.len() > INBOX_MAX;
+        self.connection(id).is_some_and(|connection| is_full || connection.waiting_bytes > WAITING_BYTES_MAX)
+    }
+
     fn has_inputs(&self) -> bool {
         !self.inbox.is_empty() || self.hints.lock().is_ok_and(|hints| !hints.is_empty())
     }
@@ -437,18 +484,28 @@ impl Shard {
     fn decide(&mut self) {
         let now = self.now();
         let mut out = Vec::new();
+        let mut hints = Vec::new().into_iter();
         for _ in 0..TURN_INPUTS {
-            let input = match self.inbox.pop_front() {
-                Some(input) => input,
-                None => {
-                    let hints = self.hints.lock().map(|mut hints| std::mem::take(&mut *hints));
-                    self.inbox.extend(hints.unwrap_or_default().into_iter().map(Input::Hint));
-                    match self.inbox.pop_front() {
-                        Some(input) => input,
-                        None => break,
-                    }
-                }
+            if self.frames.is_heavy() {
+                break;
+            }
+            if hints.len() == 0 {
+                let new = self.hints.lock().map(|mut hints| std::mem::take(&mut *hints));
+                hints = new.unwrap_or_default().into_iter();
+            }
+            // Hints first: they are what everybody waits for, and the inbox may never be empty.
+            let (input, bytes) = match hints.next() {
+                Some(hint) => (Input::Hint(hint), 0),
+                None => match self.inbox.pop_front() {
+                    Some(next) => next,
+                    None => break,
+                },
             };
+            if let Input::Request { conn, .. } = input
+                && let Some(connection) = self.connections.get_mut(conn as usize)
+            {
+                connection.waiting_bytes = connection.waiting_bytes.saturating_sub(bytes);
+            }
             let closed = if let Input::Closed { conn } = input { Some(conn) } else { None };
             self.hub.handle(now, input, &mut out);
             for effect in out.drain(..) {
@@ -457,6 +514,13 @@ impl Shard {
             if let Some(connection) = closed.and_then(|conn| self.connections.try_remove(conn as usize)) {
                 self.deflating -= usize::from(connection.deflate);
             }
+        }
+        // What was not taken stays in front.
+        if hints.len() > 0
+            && let Ok(mut queue) = self.hints.lock()
+        {
+            let newer = std::mem::take(&mut *queue);
+            queue.extend(hints.chain(newer));
         }
     }
 
@@ -590,7 +654,7 @@ impl Shard {
     }
 
     fn tick(&mut self, ping_interval: Duration) {
-        self.inbox.push_back(Input::Tick { wall: wall_clock() });
+        self.inbox.push_back((Input::Tick { wall: wall_clock() }, 0));
         let now = Instant::now();
         let mut overdue = Vec::new();
         self.closing.retain(|(deadline, id)| {
@@ -607,24 +671,20 @@ impl Shard {
         self.heartbeat_at = self.heartbeat_at.max(seconds.saturating_sub(2));
         while self.heartbeat_at < seconds {
             self.heartbeat_at += 1;
-            self.heartbeat(now, ping_interval);
+            self.heartbeat(ping_interval);
         }
     }
 
     /// Looks after every connection once in a `ping_interval`: each second those whose turn it is.
-    fn heartbeat(&mut self, now: Instant, ping_interval: Duration) {
+    fn heartbeat(&mut self, ping_interval: Duration) {
         let slots = ping_interval.as_secs().max(1) as usize;
         let places = self.connections.iter().next_back().map_or(0, |(last, _)| last + 1);
         for conn in ((self.heartbeat_at as usize % slots)..places).step_by(slots) {
             let Some(connection) = self.connections.get_mut(conn) else { continue };
             let id = ConnId { conn: conn as Conn, serial: connection.serial };
-            let is_stalled =
-                connection.backlog.as_ref().is_some_and(|backlog| backlog.is_stalled(now, STALL_WAIT));
             let was_heard = std::mem::take(&mut connection.heard);
             connection.controls = 0;
-            if is_stalled {
-                self.cut(id);
-            } else if was_heard {
+            if was_heard {
                 connection.pinged = false;
             } else if connection.pinged {
                 self.close(id.conn, CloseCode::NoAnswer);
@@ -647,7 +707,7 @@ impl Shard {
     fn finish(&mut self, id: ConnId) {
         let Some(connection) = self.connection(id) else { return };
         if !std::mem::replace(&mut connection.gone, true) {
-            self.inbox.push_back(Input::Closed { conn: id.conn });
+            self.inbox.push_back((Input::Closed { conn: id.conn }, 0));
         }
     }
 }

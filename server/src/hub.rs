@@ -50,6 +50,8 @@ const PRESENCE_CROWD_EVERY_MS: Ms = 3_000;
 const HEADS_EVERY_MS: Ms = 3_000;
 /// Fastest typing signals of one connection that are passed on.
 const TYPING_EVERY_MS: Ms = 1_000;
+/// Bytes of pages in the answer to one `hello`. A client that is not told all asks by `join`.
+const RESUME_BYTES_MAX: usize = 1024 * 1024;
 /// Plain listeners beyond which departures are not announced to them: n leaving would cost n² messages.
 const PLAIN_CROWD: usize = 1_000;
 
@@ -83,7 +85,8 @@ impl Default for HubConfig {
 /// What happens to a hub.
 #[derive(Debug)]
 pub enum Input {
-    /// A connection was accepted. `ephemeral`: its session was made for it and cannot be used again.
+    /// A connection was accepted. `ephemeral`: it came without a session and got a fresh one, which scripts do
+    /// not bring again.
     Connected {
         conn: Conn,
         mode: Mode,
@@ -277,8 +280,9 @@ struct Present {
     told: Presence,
     /// Without connections: when that becomes known.
     absent_at: Option<Ms>,
-    /// The hub's `serial` when the name was last heard to change.
-    renamed_at: u64,
+    /// The hub's `serial` when a change of name or rooms was last heard of: answers of the store to
+    /// questions before that may be out of date.
+    changed_at: u64,
 }
 
 /// See the module's documentation.
@@ -349,7 +353,7 @@ impl Hub {
             Input::Closed { conn } => self.closed(now, conn, out),
             Input::Answered { ticket, answer } => {
                 if let Some(pending) = self.pending.remove(&ticket) {
-                    self.answered(now, pending, answer, out);
+                    self.answered(now, ticket, pending, answer, out);
                 }
             }
             Input::Appended { ticket, result } => {
@@ -392,6 +396,19 @@ impl Hub {
     /// The session that asked, if it is still there.
     fn asked(&self, asker: Asker) -> Option<&Session> {
         self.session(asker.conn).filter(|session| session.serial == asker.serial)
+    }
+
+    /// A user's name or rooms changed: what the store was asked before may be answered as it was.
+    fn note_change(&mut self, user: UserId) {
+        self.serial += 1;
+        if let Some(present) = self.users.get_mut(&user) {
+            present.changed_at = self.serial;
+        }
+    }
+
+    /// Whether the answer to a question of this ticket may be out of date for a user.
+    fn is_stale(&self, user: UserId, ticket: Ticket) -> bool {
+        self.users.get(&user).is_some_and(|present| present.changed_at > ticket)
     }
 
     /// The user behind a connection that finished its start.
@@ -441,11 +458,12 @@ impl Hub {
             Hint::Renamed { user } => {
                 let Some(present) = self.users.get_mut(&user.id) else { return };
                 present.user = user.clone();
-                present.renamed_at = self.serial;
+                self.note_change(user.id);
                 self.to_user(user.id, &ServerEnvelope::Renamed { user: user.clone() }, out);
                 self.tell_presence(user.id, true, out);
             }
             Hint::Membership { user, room, member: true } => {
+                self.note_change(user);
                 let Some(present) = self.users.get(&user) else { return };
                 let is_everywhere = present
                     .conns

@@ -59,18 +59,34 @@ pub struct Parts {
 
 /// Serves until `shutdown` is ready, then drains: no new connections, 1012 to those there are, and every
 /// accepted message committed. Everything runs on the calling thread, inside the returned future.
-pub async fn run(parts: Parts, config: &Config, shutdown: impl Future<Output = ()>) {
-    LocalSet::new().run_until(run_local(parts, config, shutdown)).await;
+///
+/// # Errors
+/// The engine ended by itself, which is a fault of ours: the process should end too.
+pub async fn run(
+    parts: Parts,
+    config: &Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), EngineFailed> {
+    LocalSet::new().run_until(run_local(parts, config, shutdown)).await
 }
 
-async fn run_local(parts: Parts, config: &Config, shutdown: impl Future<Output = ()>) {
+/// The engine ended although nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+#[error("the engine failed; the log says where")]
+pub struct EngineFailed;
+
+async fn run_local(
+    parts: Parts,
+    config: &Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), EngineFailed> {
     let Parts { listeners, store, broker, hub, control } = parts;
     let mut seed = [0; 8];
     if getrandom::fill(&mut seed).is_err() {
         tracing::warn!("the system gives no random bytes; ids will be guessable");
     }
     let engine = Engine::new(hub, config.engine(), store.clone(), broker, u64::from_ne_bytes(seed));
-    tokio::task::spawn_local(engine.clone().run());
+    let engine_task = tokio::task::spawn_local(engine.clone().run());
     if let Some(control) = control {
         tokio::task::spawn_local(control.run(engine.clone()));
     }
@@ -113,7 +129,10 @@ async fn run_local(parts: Parts, config: &Config, shutdown: impl Future<Output =
         });
     }
 
-    shutdown.await;
+    tokio::select! {
+        () = shutdown => {}
+        _ = engine_task => return Err(EngineFailed),
+    }
     tracing::info!(connections = engine.connections(), "going down");
     draining.store(true, Ordering::Relaxed);
     let _ = stop.send(true);
@@ -121,4 +140,5 @@ async fn run_local(parts: Parts, config: &Config, shutdown: impl Future<Output =
         lab.close();
     }
     engine.drain(DRAIN_WAIT).await;
+    Ok(())
 }

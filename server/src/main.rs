@@ -90,7 +90,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
             std::process::exit(130);
         });
     })
-    .await;
+    .await?;
     tracing::info!("down");
     Ok(())
 }

@@ -15,6 +15,8 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// Longest payload of a control frame, in bytes (RFC 6455 §5.5).
 const CONTROL_BYTES_MAX: usize = 125;
+/// Most fragments of one message. Empty ones would otherwise go on for ever.
+const FRAGMENTS_MAX: usize = 16 * 1024;
 /// Smallest payload that is worth compressing, in bytes: chat messages only grow.
 const DEFLATE_FROM_BYTES: usize = 512;
 /// What a sender leaves out at the end of a compressed message (RFC 7692 §7.2.1).
@@ -40,6 +42,7 @@ struct Partial {
     is_text: bool,
     is_deflated: bool,
     data: Vec<u8>,
+    fragments: usize,
     /// Bytes of `data` that are whole UTF-8 characters.
     valid: usize,
 }
@@ -150,7 +153,8 @@ impl Machine {
                 if header.is_final && !header.rsv1 {
                     return message(is_text, payload.to_vec()).map(Some);
                 }
-                let mut partial = Partial { is_text, is_deflated: header.rsv1, data: Vec::new(), valid: 0 };
+                let mut partial =
+                    Partial { is_text, is_deflated: header.rsv1, data: Vec::new(), fragments: 0, valid: 0 };
                 partial.extend(payload)?;
                 self.partial = Some(Box::new(partial));
                 self.finish(header.is_final)
@@ -175,6 +179,10 @@ impl Partial {
     /// Adds a fragment; a text that cannot become UTF-8 any more fails at once (RFC 6455 §8.1).
     fn extend(&mut self, payload: &[u8]) -> Result<(), CloseCode> {
         self.data.extend_from_slice(payload);
+        self.fragments += 1;
+        if self.fragments > FRAGMENTS_MAX {
+            return Err(CloseCode::RateLimited);
+        }
         if self.is_text && !self.is_deflated {
             match std::str::from_utf8(&self.data[self.valid..]) {
                 Ok(_) => self.valid = self.data.len(),
@@ -263,7 +271,7 @@ fn deflate(payload: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// A text message as a server sends it (RFC 6455 §5.2): header and payload, for any number of connections.
+/// A frame as a server sends it (RFC 6455 §5.2): header and payload, for any number of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame(pub Bytes);
 
@@ -442,6 +450,14 @@ mod tests {
         check(&[masked(0xc2, &bomb)], &[], Err(CloseCode::TooBig));
         let full = deflate(&vec![0; 64 * 1024]).unwrap();
         check(&[masked(0xc2, &full)], &[Incoming::Binary(vec![0; 64 * 1024])], Ok(()));
+    }
+
+    #[test]
+    fn fragments_do_not_go_on_for_ever() {
+        let mut frames = vec![masked(0x01, b"")];
+        frames.resize(FRAGMENTS_MAX + 1, masked(0x00, b""));
+        let mut machine = Machine::new(100, false);
+        assert_eq!(run(&mut machine, &frames.concat(), 8_192).1, Err(CloseCode::RateLimited));
     }
 
     #[test]

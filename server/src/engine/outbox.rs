@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
@@ -13,6 +12,12 @@ use crate::websocket::Frame;
 
 /// The end of a list.
 pub(super) const NONE: u32 = u32::MAX;
+/// Deliveries, or bytes of frames, after which a turn stops deciding and writes.
+const HEAVY_NODES: usize = 100_000;
+const HEAVY_BYTES: usize = 8 * 1024 * 1024;
+/// What is kept of the memory of a turn.
+const KEPT_NODES: usize = 16 * 1024;
+const KEPT_BYTES: usize = 256 * 1024;
 /// Pieces given to the kernel in one call.
 const SLICES_MAX: usize = 64;
 
@@ -55,6 +60,8 @@ pub(super) struct Frames {
     joined: Vec<u8>,
     /// The list at hand.
     list: Vec<u32>,
+    /// Bytes of all frames.
+    bytes: usize,
 }
 
 /// How far a write got.
@@ -67,6 +74,7 @@ pub(super) enum Progress {
 impl Frames {
     /// Adds a frame of this turn; answers its number.
     pub fn add(&mut self, plain: Frame, deflated: Option<Frame>) -> u32 {
+        self.bytes += plain.0.len();
         self.frames.push(Encoded { plain: plain.0, deflated: deflated.map(|frame| frame.0) });
         (self.frames.len() - 1) as u32
     }
@@ -128,11 +136,21 @@ impl Frames {
         Ok((!backlog.pieces.is_empty()).then_some(backlog))
     }
 
-    /// Forgets all frames and lists; keeps the memory.
+    /// Whether enough is owed to be written before more is decided.
+    pub fn is_heavy(&self) -> bool {
+        self.nodes.len() > HEAVY_NODES || self.bytes > HEAVY_BYTES
+    }
+
+    /// Forgets all frames and lists; keeps as much memory as a busy turn needs.
     pub fn clear(&mut self) {
         self.frames.clear();
         self.nodes.clear();
         self.joined_of.clear();
+        self.bytes = 0;
+        self.frames.shrink_to(KEPT_NODES);
+        self.nodes.shrink_to(KEPT_NODES);
+        self.joined.clear();
+        self.joined.shrink_to(KEPT_BYTES);
     }
 }
 
@@ -143,15 +161,13 @@ pub(super) struct Backlog {
     bytes: usize,
     /// Whether the front is the rest of a frame that was begun.
     is_begun: bool,
-    /// When the socket last took something.
-    progress_at: Instant,
     task: Option<AbortHandle>,
 }
 
 impl Default for Backlog {
     fn default() -> Self {
         let pieces = VecDeque::new();
-        Self { pieces, bytes: 0, is_begun: false, progress_at: Instant::now(), task: None }
+        Self { pieces, bytes: 0, is_begun: false, task: None }
     }
 }
 
@@ -193,10 +209,6 @@ impl Backlog {
         self.bytes = self.pieces.iter().map(Bytes::len).sum();
     }
 
-    pub fn is_stalled(&self, now: Instant, wait: Duration) -> bool {
-        now.duration_since(self.progress_at) >= wait
-    }
-
     /// Writes as much as the socket takes.
     ///
     /// # Errors
@@ -214,7 +226,6 @@ impl Backlog {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
                 Err(error) => return Err(error),
             };
-            self.progress_at = Instant::now();
             self.bytes -= written;
             while let Some(piece) = self.pieces.front_mut() {
                 if written < piece.len() {

@@ -5,22 +5,21 @@ use shared::protocol::{CloseCode, ErrorCode, Event, Failure, ServerEnvelope};
 
 use super::membership::{publish_events, tell_membership};
 use super::requests::of_send;
-use super::{Answer, Asker, Effect, Hub, Out, Pending, UNAVAILABLE_RETRY_MS};
+use super::{Answer, Asker, Effect, Hub, Out, Pending, Query, Ticket, UNAVAILABLE_RETRY_MS};
 use crate::broker::{Hint, Topic};
-use crate::store::{Appended, StoreError};
+use crate::store::{Appended, Entered, StoreError};
 
 impl Hub {
     pub(super) fn appended(&mut self, pending: Pending, result: Result<Appended, StoreError>, out: Out) {
         self.in_doubt |= matches!(result, Err(StoreError::Unavailable(_)));
         match (pending, result) {
-            (Pending::Send { asker, .. }, Ok(Appended { event, first })) => {
+            (Pending::Send { asker, .. }, Ok(Appended { event, .. })) => {
                 if let Some(reference) = event.reference.filter(|_| self.asked(asker).is_some()) {
                     let Event { room, seq, at, .. } = event;
                     self.send(asker.conn, &ServerEnvelope::Ack { reference, room, seq, at }, out);
                 }
-                if first {
-                    publish_events(vec![event], out);
-                }
+                // A repeat too: the answer to the first may have been lost before it was published.
+                publish_events(vec![event], out);
             }
             (Pending::Send { asker, room, reference }, Err(error)) => {
                 if self.asked(asker).is_some() {
@@ -37,6 +36,7 @@ impl Hub {
     pub(super) fn answered(
         &mut self,
         now: Ms,
+        ticket: Ticket,
         pending: Pending,
         answer: Result<Answer, StoreError>,
         out: Out,
@@ -71,21 +71,23 @@ impl Hub {
             (Pending::Enter { asker, user, peer, after, .. }, Ok(Answer::Entered(entered))) => {
                 let users = [Some(user), peer.filter(|peer| *peer != user)];
                 tell_membership(&entered, users.into_iter().flatten(), out);
-                self.entered(now, asker, after, entered, out);
+                let Entered { info, events } = entered;
+                publish_events(events, out);
+                self.entered(now, ticket, asker, after, info, out);
             }
             (Pending::Reread { asker, after, .. }, Ok(Answer::Info(info))) => {
-                if self.asked(asker).is_some() {
-                    self.answer_join(asker.conn, info, after, None, out);
-                }
+                self.entered(now, ticket, asker, after, info, out);
             }
             (Pending::Replay { asker, info, after }, Ok(Answer::Page(page))) => {
-                self.replayed(asker, info, after, page, out);
+                if self.still_in(asker, info.id, "join", out) {
+                    self.replayed(asker, info, after, page, out);
+                }
             }
             (Pending::Replay { asker, info, .. }, Err(error)) => {
                 self.refuse(asker, "join", Some(info.id), &error, out);
             }
             (Pending::History { asker, room, before }, Ok(Answer::Page(page))) => {
-                if self.asked(asker).is_some() {
+                if self.still_in(asker, room, "history", out) {
                     let events = page.events;
                     self.send(asker.conn, &ServerEnvelope::History { room, before, events }, out);
                 }
@@ -104,7 +106,7 @@ impl Hub {
                 out.push(Effect::Publish { topic: Topic::User(user), hint });
             }
             (Pending::Members { asker, room }, Ok(Answer::Members(users, total))) => {
-                if self.asked(asker).is_some() {
+                if self.still_in(asker, room, "members", out) {
                     self.answer_members(asker.conn, room, Some((users, total)), out);
                 }
             }
@@ -114,8 +116,11 @@ impl Hub {
                 }
             }
             (Pending::Attach { user, room }, Ok(Answer::Info(info))) => {
-                debug_assert_eq!(room, info.id);
-                self.attach_when_loaded(now, user, info, out);
+                if self.is_stale(user, ticket) {
+                    self.ask(Pending::Attach { user, room }, Query::RoomInfo { room, user }, out);
+                } else {
+                    self.attach_when_loaded(now, user, info, out);
+                }
             }
             (Pending::Attach { user, room }, Err(StoreError::Unavailable(_))) => {
                 self.reattach.push((user, room))
@@ -144,6 +149,15 @@ impl Hub {
             (pending, Ok(answer)) => debug_assert!(false, "{pending:?} was answered with {answer:?}"),
             (Pending::Send { .. } | Pending::Note, Err(_)) => {}
         }
+    }
+
+    /// Whether the asker is there and still in the room; one who has left meanwhile is refused.
+    fn still_in(&self, asker: Asker, room: RoomId, request: &str, out: Out) -> bool {
+        let is_in = self.asked(asker).is_some() && self.is_member(asker.conn, room);
+        if !is_in {
+            self.refuse(asker, request, Some(room), &StoreError::NotFound, out);
+        }
+        is_in
     }
 
     pub(super) fn refuse(

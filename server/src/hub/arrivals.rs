@@ -7,7 +7,10 @@ use shared::protocol::{
 };
 
 use super::session::{Mode, Phase, Session, Starting};
-use super::{ABSENCE_GRACE_MS, Asker, Conn, Effect, Hub, HubConfig, Out, Pending, Present, Query, Waiter};
+use super::{
+    ABSENCE_GRACE_MS, Asker, Conn, Effect, Hub, HubConfig, Out, Pending, Present, Query, RESUME_BYTES_MAX,
+    Waiter,
+};
 use crate::broker::Topic;
 use crate::names;
 use crate::store::{Append, Identity, TokenHash};
@@ -36,11 +39,19 @@ impl Hub {
 
     /// Asks the store who a connection is.
     pub(super) fn start(&mut self, now: Ms, conn: Conn, resume: Vec<Resume>, out: Out) {
+        let Some(session) = self.session_mut(conn) else { return };
+        session.phase = Phase::Starting(Box::new(Starting { resume, ..Starting::default() }));
+        self.identify(now, conn, out);
+    }
+
+    fn identify(&mut self, now: Ms, conn: Conn, out: Out) {
         let id = UserId::from_bits(self.rng.u64(..));
         let names = names::candidates(&mut self.rng);
         let at = now + self.wall_offset;
+        let asked_at = self.serial + 1;
         let Some(session) = self.session_mut(conn) else { return };
-        session.phase = Phase::Starting(Box::new(Starting { resume, ..Starting::default() }));
+        let Phase::Starting(starting) = &mut session.phase else { return };
+        starting.asked_at = asked_at;
         let asker = Asker { conn, serial: session.serial };
         let query = Query::Identify { token: session.token, id, names, at };
         self.ask(Pending::Identify(asker), query, out);
@@ -49,9 +60,20 @@ impl Hub {
     pub(super) fn identified(&mut self, now: Ms, asker: Asker, identity: Identity, out: Out) {
         let Some(session) = self.session_mut(asker.conn).filter(|s| s.serial == asker.serial) else { return };
         let Phase::Starting(starting) = &mut session.phase else { return };
+        starting.is_fresh |= identity.fresh;
+        let asked_at = starting.asked_at;
+        let user = identity.user.id;
+        match self.users.get(&user) {
+            // What changed since was heard, and nothing did.
+            Some(present) if present.changed_at <= asked_at => {}
+            Some(_) => return self.identify(now, asker.conn, out),
+            None => {
+                // Only what the store says from now on is followed by all that changes later.
+                self.follow_user(now, identity.user, out);
+                return self.identify(now, asker.conn, out);
+            }
+        }
         let ids: Vec<RoomId> = identity.rooms.iter().map(|info| info.id).collect();
-        starting.identity = Some(identity);
-        starting.rooms_missing = 0;
         let mut missing = 0;
         for id in ids {
             let room = self.follow(now, id, out);
@@ -62,57 +84,54 @@ impl Hub {
         }
         let Some(session) = self.session_mut(asker.conn) else { return };
         let Phase::Starting(starting) = &mut session.phase else { return };
+        starting.identity = Some(identity);
         starting.rooms_missing = missing;
         if missing == 0 {
             self.welcome(now, asker.conn, out);
         }
     }
 
+    /// Begins to hear what concerns a user. Without a connection of theirs that ends after a while.
+    fn follow_user(&mut self, now: Ms, user: User, out: Out) {
+        out.push(Effect::Follow(Topic::User(user.id)));
+        self.absent.insert(user.id);
+        let present = Present {
+            user: user.clone(),
+            conns: Vec::with_capacity(1),
+            rooms: Vec::new(),
+            told: Presence::Offline,
+            absent_at: Some(now + ABSENCE_GRACE_MS),
+            changed_at: 0,
+        };
+        self.users.insert(user.id, present);
+    }
+
     /// Everything a session needs is here: it becomes one of its rooms' listeners and is welcomed.
     pub(super) fn welcome(&mut self, now: Ms, conn: Conn, out: Out) {
         let Some(session) = self.session_mut(conn) else { return };
-        let asker = Asker { conn, serial: session.serial };
         let Phase::Starting(starting) = &mut session.phase else { return };
         let Some(identity) = starting.identity.take() else { return };
-        if identity.rooms.iter().any(|info| self.rooms.get(&info.id).is_none_or(|room| !room.loaded)) {
-            // A room that was ready at first has been put away while others were loaded.
-            return self.identified(now, asker, identity, out);
+        let asked_at = starting.asked_at;
+        let is_current = self.users.get(&identity.user.id).is_some_and(|user| user.changed_at <= asked_at);
+        let is_put_away = |info: &RoomInfo| self.rooms.get(&info.id).is_none_or(|room| !room.loaded);
+        if !is_current || identity.rooms.iter().any(is_put_away) {
+            // Something changed while rooms were loaded, or that took so long that one was put away again.
+            return self.identify(now, conn, out);
         }
         let Some(session) = self.session_mut(conn) else { return };
         let Phase::Starting(starting) = std::mem::replace(&mut session.phase, Phase::Ready) else { return };
-        let Starting { resume, early, .. } = *starting;
-        let Identity { user, fresh, rooms } = identity;
+        let Starting { resume, early, is_fresh, .. } = *starting;
+        let Identity { user, rooms, .. } = identity;
         let mode = session.mode;
         session.user = Some(user.id);
-        let began_at = session.serial;
-
-        let present = self.users.entry(user.id).or_insert_with(|| {
-            out.push(Effect::Follow(Topic::User(user.id)));
-            Present {
-                user: user.clone(),
-                conns: Vec::with_capacity(1),
-                rooms: Vec::with_capacity(rooms.len()),
-                told: Presence::Offline,
-                absent_at: None,
-                renamed_at: 0,
-            }
-        });
-        if present.renamed_at < began_at {
-            // The hint of a new name may have been lost; the store was asked after all that was heard here.
-            present.user.clone_from(&user);
-        }
-        present.conns.push(conn);
-        present.absent_at = None;
         self.absent.remove(&user.id);
-        let user = present.user.clone();
-        for info in &rooms {
-            if !present.rooms.contains(&info.id) {
-                present.rooms.push(info.id);
-            }
+        if let Some(present) = self.users.get_mut(&user.id) {
+            // The store was asked after all that was heard here: it knows best, also of a lost hint.
+            present.user.clone_from(&user);
+            present.rooms = rooms.iter().map(|info| info.id).collect();
+            present.conns.push(conn);
+            present.absent_at = None;
         }
-        // The user may have entered a room elsewhere while the store was asked.
-        let others: Vec<RoomId> =
-            present.rooms.iter().copied().filter(|id| rooms.iter().all(|info| info.id != *id)).collect();
 
         let rooms: Vec<RoomInfo> = rooms.into_iter().map(|info| self.current_info(info, user.id)).collect();
         for info in &rooms {
@@ -135,14 +154,18 @@ impl Hub {
         }
         self.tell_presence(user.id, true, out);
         let lobby_is_small = self.rooms.get(&LOBBY).is_some_and(|lobby| lobby.roster.online() < CROWD);
-        if fresh && lobby_is_small {
+        if is_fresh && lobby_is_small {
             self.note_in_lobby(now, user.clone(), EventKind::Joined, out);
         }
-        for room in others {
-            self.ask(Pending::Attach { user: user.id, room }, Query::RoomInfo { room, user: user.id }, out);
-        }
-
+        let before = out.len();
         for Resume { room, epoch, seq } in resume {
+            let texts = out[before..].iter().map(|effect| match effect {
+                Effect::Send { text, .. } => text.len(),
+                _ => 0,
+            });
+            if texts.sum::<usize>() > RESUME_BYTES_MAX {
+                break;
+            }
             match rooms.iter().find(|info| info.id == room) {
                 Some(info) => self.answer_join(conn, info.clone(), Some(seq), Some(epoch), out),
                 None => {

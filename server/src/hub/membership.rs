@@ -9,7 +9,7 @@ use shared::protocol::{
 
 use super::room::{Replay, Room};
 use super::session::{Mode, Phase};
-use super::{Asker, Conn, Effect, Hub, Out, Pending, Query, Waiter};
+use super::{Asker, Conn, Effect, Hub, Out, Pending, Query, Ticket, Waiter};
 use crate::broker::{Hint, Topic};
 use crate::store::{Entered, Page};
 
@@ -30,10 +30,10 @@ impl Hub {
 
     pub(super) fn room_loaded(&mut self, now: Ms, id: RoomId, page: Page, out: Out) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| !room.loaded) else { return };
-        let delivered = room.load(page.epoch, page.head, page.events);
+        // Nobody listens yet: those who wait get what is here with their answers.
+        room.load(page.epoch, page.head, page.events);
         let has_hole = room.has_hole();
         let waiting = std::mem::take(&mut room.waiting);
-        deliver(id, &delivered, out);
         if has_hole {
             self.fetch(id, out);
         }
@@ -51,7 +51,8 @@ impl Hub {
                     }
                 }
                 Waiter::Join { asker, info, after } => {
-                    if self.asked(asker).is_some() {
+                    // They may have left again meanwhile.
+                    if self.asked(asker).is_some() && self.is_member(asker.conn, info.id) {
                         self.listen(asker.conn, info.id);
                         self.answer_join(asker.conn, info, after, None, out);
                     }
@@ -64,12 +65,19 @@ impl Hub {
     pub(super) fn room_fetched(&mut self, id: RoomId, page: Page, out: Out) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.loaded) else { return };
         room.fetching = false;
+        let before = room.applied;
         for event in page.events {
             let delivered = room.apply(Arc::new(event));
             deliver(id, &delivered, out);
         }
         if room.has_hole() || room.applied < page.head {
-            self.fetch(id, out);
+            if room.applied > before {
+                self.fetch(id, out);
+            } else {
+                // The store that was read is behind the hint: it gets a moment.
+                room.refetch = true;
+                self.refetch.insert(id);
+            }
         }
     }
 
@@ -164,14 +172,30 @@ impl Hub {
         self.send(conn, &ServerEnvelope::Joined { room, epoch, head, events, gap, after, info }, out);
     }
 
-    pub(super) fn entered(&mut self, now: Ms, asker: Asker, after: Option<Seq>, entered: Entered, out: Out) {
-        let Entered { info, events } = entered;
-        publish_events(events, out);
+    /// A connection's user is in a room: it becomes a listener and gets its `joined`.
+    pub(super) fn entered(
+        &mut self,
+        now: Ms,
+        ticket: Ticket,
+        asker: Asker,
+        after: Option<Seq>,
+        info: RoomInfo,
+        out: Out,
+    ) {
         let id = info.id;
         let Some(user) = self.asked(asker).and_then(|session| session.user) else { return };
-        if let Some(present) = self.users.get_mut(&user).filter(|present| !present.rooms.contains(&id)) {
-            present.rooms.push(id);
+        if self.is_stale(user, ticket) {
+            // They may have left since.
+            self.ask(Pending::Reread { asker, room: id, after }, Query::RoomInfo { room: id, user }, out);
+            return;
         }
+        let is_new = self.users.get_mut(&user).is_some_and(|present| {
+            let is_new = !present.rooms.contains(&id);
+            if is_new {
+                present.rooms.push(id);
+            }
+            is_new
+        });
         let room = self.follow(now, id, out);
         if room.loaded {
             self.listen(asker.conn, id);
@@ -179,7 +203,9 @@ impl Hub {
         } else {
             room.waiting.push(Waiter::Join { asker, info, after });
         }
-        self.tell_presence_in(user, id, out);
+        if is_new {
+            self.tell_presence_in(user, id, out);
+        }
     }
 
     pub(super) fn attach_when_loaded(&mut self, now: Ms, user: UserId, info: RoomInfo, out: Out) {
@@ -197,7 +223,9 @@ impl Hub {
 
     /// Puts all connections of a user into a room they entered elsewhere.
     pub(super) fn attach(&mut self, user: UserId, info: RoomInfo, out: Out) {
-        let Some(present) = self.users.get(&user) else { return };
+        let Some(present) = self.users.get(&user).filter(|present| present.rooms.contains(&info.id)) else {
+            return;
+        };
         for conn in present.conns.clone() {
             let is_full = self.session(conn).is_some_and(|session| {
                 session.is_ready() && session.mode == Mode::Full && !session.listens_to(info.id)
@@ -221,6 +249,7 @@ impl Hub {
     }
 
     pub(super) fn detach(&mut self, now: Ms, user: UserId, room: RoomId, out: Out) {
+        self.note_change(user);
         let Some(present) = self.users.get_mut(&user) else { return };
         present.rooms.retain(|other| *other != room);
         let author = present.user.clone();

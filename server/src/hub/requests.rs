@@ -1,5 +1,7 @@
 //! What connections ask for: who may, within which limits, and what the store is asked then.
 
+use std::collections::HashSet;
+
 use shared::model::{BadBody, Body, LOBBY, Ms, Ref, RoomId, RoomName, UserName};
 use shared::protocol::{
     CROWD, ClientEnvelope, CloseCode, ErrorCode, EventKind, Failure, LIST_MAX, PAGE_EVENTS_MAX, Presence,
@@ -44,6 +46,8 @@ impl Hub {
         match (&mut session.phase, request) {
             (Phase::New, Request::Envelope(ClientEnvelope::Hello { mut resume })) => {
                 resume.truncate(RESUME_ROOMS_MAX);
+                let mut seen = HashSet::new();
+                resume.retain(|entry| seen.insert(entry.room));
                 self.start(now, conn, resume, out);
             }
             (Phase::New, Request::Envelope(ClientEnvelope::Ping { n })) => {

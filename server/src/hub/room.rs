@@ -42,6 +42,8 @@ pub(super) struct Room {
     tail: VecDeque<Arc<Event>>,
     /// Events beyond a hole.
     ahead: BTreeMap<Seq, Arc<Event>>,
+    /// The highest `seq` heard of, kept or not.
+    highest: Seq,
     /// Connections that speak `magpie.v1`.
     pub full: Vec<Conn>,
     /// Connections in plain mode.
@@ -65,6 +67,7 @@ impl Room {
             refetch: false,
             tail: VecDeque::new(),
             ahead: BTreeMap::new(),
+            highest: 0,
             full: Vec::new(),
             plain: Vec::new(),
             roster: Roster::default(),
@@ -79,19 +82,20 @@ impl Room {
     }
 
     /// Takes the newest page of the log as the room's beginning, then what hints told meanwhile.
-    pub fn load(&mut self, epoch: u32, head: Seq, events: Vec<Event>) -> Vec<Arc<Event>> {
+    pub fn load(&mut self, epoch: u32, head: Seq, events: Vec<Event>) {
         self.epoch = epoch;
         self.applied = head;
         self.loaded = true;
         self.fetching = false;
         self.tail = events.into_iter().map(Arc::new).collect();
         self.ahead = self.ahead.split_off(&(head + 1));
-        self.drain()
+        self.drain();
     }
 
     /// Takes an event from a hint or the store. Answers with the events that are now in order, to be
     /// delivered. Repeats give nothing; an event beyond a hole waits.
     pub fn apply(&mut self, event: Arc<Event>) -> Vec<Arc<Event>> {
+        self.highest = self.highest.max(event.seq);
         if self.loaded && event.seq <= self.applied {
             return Vec::new();
         }
@@ -107,7 +111,7 @@ impl Room {
 
     /// Whether something before a known event is missing.
     pub fn has_hole(&self) -> bool {
-        self.loaded && !self.ahead.is_empty()
+        self.loaded && self.applied < self.highest
     }
 
     fn deliver(&mut self, event: Arc<Event>) {
@@ -213,8 +217,22 @@ mod tests {
         for seq in [2, 4, 3] {
             assert!(room.apply(event(seq).into()).is_empty());
         }
-        assert_eq!(seqs(&room.load(1, 2, vec![event(1), event(2)])), [3, 4]);
-        assert_eq!(room.applied, 4);
+        room.load(1, 2, vec![event(1), event(2)]);
+        assert_eq!((room.applied, room.newest().len()), (4, 4));
+    }
+
+    #[test]
+    fn a_hint_that_was_not_kept_is_not_forgotten() {
+        let mut room = Room::new(0);
+        for seq in 2..1_000 {
+            room.apply(event(seq).into());
+        }
+        room.load(1, 1, vec![event(1)]);
+        assert!(room.applied < 999 && room.has_hole());
+        for seq in room.applied + 1..1_000 {
+            room.apply(event(seq).into());
+        }
+        assert!(!room.has_hole());
     }
 
     #[test]

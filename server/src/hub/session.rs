@@ -42,6 +42,10 @@ pub(super) enum Phase {
 pub(super) struct Starting {
     pub resume: Vec<Resume>,
     pub identity: Option<Identity>,
+    /// The ticket of the question that `identity` answers.
+    pub asked_at: u64,
+    /// Whether the user was made by this session.
+    pub is_fresh: bool,
     /// Rooms that are not loaded yet.
     pub rooms_missing: usize,
     /// What came before the answer.
@@ -54,7 +58,7 @@ pub(super) struct Session {
     pub serial: u64,
     pub mode: Mode,
     pub token: TokenHash,
-    /// Came without a cookie and cannot come back: gone for good when it closes.
+    /// Came without a cookie, as scripts do: taken for gone for good when it closes.
     pub ephemeral: bool,
     pub phase: Phase,
     pub user: Option<UserId>,

@@ -551,6 +551,85 @@ fn a_leave_whose_answer_was_lost_ends_the_listening_too() {
 }
 
 #[test]
+fn a_room_that_one_is_put_into_during_the_start_is_not_missed() {
+    let mut world = World::new();
+    let a = world.join(1);
+    let b = world.join(2);
+    world.send(b, json!({"type": "rename", "name": "Bob"}));
+    let id = world.told(b, "renamed")[0]["user"]["id"].clone();
+    world.nodes[0].close(b.1);
+    world.pass(70_000);
+    // Bob comes back; while the store is asked for him, a conversation is opened with him.
+    let conn = world.nodes[0].connect(Mode::Full, [2; 32], false);
+    world.nodes[0].send(conn, r#"{"type":"hello"}"#);
+    let mut steps = 0;
+    while world.nodes[0].take((0, conn).1).is_empty() {
+        while world.nodes[0].step() {}
+        if steps == 1 {
+            world.nodes[0].send(a.1, &json!({"type": "direct", "user": id}).to_string());
+        }
+        world.nodes[0].answer(1);
+        steps += 1;
+        assert!(steps < 20);
+    }
+    world.settle();
+    let joined = world.told(a, "joined");
+    let room: RoomId = serde_json::from_value(joined.last().unwrap()["room"].clone()).unwrap();
+    world.take((0, conn));
+    world.say(a, room, "welcome back");
+    assert_eq!(bodies(&world.told((0, conn), "event")), ["welcome back"]);
+}
+
+#[test]
+fn who_leaves_before_the_room_is_loaded_does_not_listen_afterwards() {
+    let mut world = World::with(2, UNLIMITED, Arc::new(MemoryBroker::new()));
+    let [a, b] = [world.join_at(0, 1), world.join_at(1, 2)];
+    let made = world.ask(a, json!({"type": "create", "name": "club"}));
+    let room: RoomId = serde_json::from_value(made["room"].clone()).unwrap();
+    world.nodes[1].send(b.1, r#"{"type":"join","room":"club"}"#);
+    while world.nodes[1].step() {}
+    world.nodes[1].answer(1);
+    while world.nodes[1].step() {}
+    world.nodes[1].send(b.1, &json!({"type": "leave", "room": room}).to_string());
+    world.settle();
+    world.take(b);
+    world.say(a, room, "secret");
+    world.pass(6_000);
+    assert!(bodies(&world.take(b)).is_empty());
+}
+
+#[test]
+fn a_second_join_of_a_room_that_is_being_loaded_gets_its_events_too() {
+    let mut world = World::with(2, UNLIMITED, Arc::new(MemoryBroker::new()));
+    let [a, b] = [world.join_at(0, 1), world.join_at(1, 2)];
+    let made = world.ask(a, json!({"type": "create", "name": "club"}));
+    let room: RoomId = serde_json::from_value(made["room"].clone()).unwrap();
+    world.say(a, room, "hello");
+    world.take(b);
+    for text in [json!({"type": "join", "room": room}), json!({"type": "join", "room": room})] {
+        world.nodes[1].send(b.1, &text.to_string());
+        while world.nodes[1].step() {}
+        world.nodes[1].answer(1);
+    }
+    world.settle();
+    let told = world.told(b, "joined");
+    assert!(
+        told.len() == 2
+            && told.iter().all(|joined| bodies(joined["events"].as_array().unwrap()) == ["hello"])
+    );
+}
+
+#[test]
+fn a_resume_answers_each_room_once() {
+    let mut world = World::new();
+    world.join(1);
+    let conn = world.nodes[0].connect(Mode::Full, [1; 32], false);
+    let entry = json!({"room": LOBBY, "epoch": 1, "seq": 0});
+    world.send((0, conn), json!({"type": "hello", "resume": vec![entry; 400]}));
+    assert_eq!(world.told((0, conn), "joined").len(), 1);
+}
+
+#[test]
 fn an_announcement_reaches_everyone() {
     let mut world = World::with(2, UNLIMITED, Arc::new(MemoryBroker::new()));
     let [a, b] = [world.join_at(0, 1), world.join_at(1, 2)];

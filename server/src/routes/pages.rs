@@ -13,7 +13,7 @@ use crate::assets::{self, Asset};
 use crate::store::TokenHash;
 use crate::token;
 
-/// The session cookie's name; over TLS with the prefix that binds it to this host (RFC 6265bis §4.1.3).
+/// The session cookie's name.
 const COOKIE: &str = "magpie_session";
 /// Gives the cookie by itself, to a page that did not come from here, as under `trunk serve`.
 const SESSION_PATH: &str = "/api/session";
