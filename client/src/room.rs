@@ -254,6 +254,11 @@ impl Room {
         Some(ClientEnvelope::Read { room: self.info.id, seq: self.read })
     }
 
+    /// The cursor is not to wait any longer.
+    pub fn read_now(&mut self) {
+        self.read_not_before = 0;
+    }
+
     /// The server did not take the cursor; it can be told again at `at`.
     pub fn read_refused(&mut self, at: Ms) {
         self.read_sent = self.read_known;

@@ -352,6 +352,9 @@ impl State {
                 self.hidden_since = if visible { None } else { self.hidden_since.or(Some(now)) };
                 if visible {
                     self.hurry(effects);
+                } else {
+                    // The tab may be about to close: what was read must not wait.
+                    self.rooms.values_mut().for_each(Room::read_now);
                 }
             }
             Input::Woke => self.hurry(effects),

@@ -367,6 +367,14 @@ fn reading_is_told_at_most_once_a_second_and_merges_by_maximum() {
 }
 
 #[test]
+fn what_was_read_is_told_before_the_tab_can_close() {
+    let mut client = Client::online(9, 2);
+    client.check(Input::Seen { room: LOBBY, seq: 4 }, &[read(LOBBY, 4)]);
+    client.check(Input::Seen { room: LOBBY, seq: 9 }, &[]);
+    client.check(Input::Visibility(false), &[read(LOBBY, 9)]);
+}
+
+#[test]
 fn only_messages_of_others_are_unread_also_in_rooms_that_are_not_loaded() {
     let mut client = Client::online(0, 0);
     let mut live = |seq, author, kind| {
