@@ -36,6 +36,11 @@ pub fn page() -> &'static Asset {
     get("/").expect("build.rs always writes the page")
 }
 
+/// The icon, for browsers that ask for one without having seen the page.
+pub fn icon() -> Option<&'static Asset> {
+    ASSETS.iter().find(|asset| asset.path.starts_with("/assets/favicon"))
+}
+
 /// A content coding (RFC 9110 §8.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {

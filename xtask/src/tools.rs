@@ -20,11 +20,13 @@ pub struct Need {
     pub environment: fn() -> Environment,
 }
 
-pub const NEEDS: [Need; 2] = [
+pub const NEEDS: [Need; 3] = [
     // CHROMIUM and CHROMEDRIVER: paths of the browser and its WebDriver server.
     Need { package: "server", name: "browser", environment: browser },
     // MAGPIE_TEST_PYTHON: path of a Python that can import `websockets`.
     Need { package: "server", name: "plain_clients", environment: python },
+    // strace, which shows the order of system calls; looked for on the PATH.
+    Need { package: "server", name: "durability", environment: strace },
 ];
 
 /// How tests are told of a browser that is not on the PATH, which these variables may name beforehand too.
@@ -38,6 +40,11 @@ fn browser() -> Environment {
              name their paths in CHROMIUM and CHROMEDRIVER"
             .to_owned()
     })
+}
+
+fn strace() -> Environment {
+    let is_there = on_path("strace").is_some() || apt_install(&["strace"]);
+    if is_there { Ok(vec![]) } else { Err("no strace: install it (Debian: apt-get install strace)".into()) }
 }
 
 fn python() -> Environment {

@@ -17,6 +17,8 @@ use crate::token;
 const COOKIE: &str = "magpie_session";
 /// Gives the cookie by itself, to a page that did not come from here, as under `trunk serve`.
 const SESSION_PATH: &str = "/api/session";
+/// Where browsers look for an icon unasked.
+const ICON_PATH: &str = "/favicon.ico";
 /// How long a browser keeps the cookie, in seconds: as long as browsers allow.
 const COOKIE_SECONDS: u32 = 400 * 86_400;
 
@@ -82,13 +84,17 @@ fn answer(context: &Context, path: &str, method: &Method, headers: &HeaderMap) -
         give_session(&mut response, context, headers);
         return Some(response);
     }
-    let asset = if is_page { Some(assets::page()) } else { assets::get(path) }?;
+    let asset = match path {
+        _ if is_page => Some(assets::page()),
+        ICON_PATH => assets::icon(),
+        _ => assets::get(path),
+    }?;
     if method != Method::GET && method != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "This address does not take that method.\n");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Some(response);
     }
-    let mut response = serve(asset, headers);
+    let mut response = serve(asset, path, headers);
     if is_page {
         let policy = HeaderValue::from_static(POLICY);
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -123,7 +129,7 @@ fn is_page(path: &str, has_lab: bool) -> bool {
         || path.strip_prefix("/d/").is_some_and(has_one_part)
 }
 
-fn serve(asset: &'static Asset, headers: &HeaderMap) -> Response {
+fn serve(asset: &'static Asset, path: &str, headers: &HeaderMap) -> Response {
     let value = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let is_known = value(header::IF_NONE_MATCH)
         .is_some_and(|tags| tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == asset.etag));
@@ -136,7 +142,11 @@ fn serve(asset: &'static Asset, headers: &HeaderMap) -> Response {
         Response::new(bytes::Bytes::from_static(bytes).into())
     };
     let out = response.headers_mut();
-    let caching = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let caching = if asset.immutable && asset.path == path {
+        "public, max-age=31536000, immutable"
+    } else {
+        "no-cache"
+    };
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     out.insert(header::ETAG, HeaderValue::from_static(asset.etag));
     out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
