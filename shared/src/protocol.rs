@@ -4,6 +4,8 @@
 //! unknown types are answered with an error and the connection stays. docs/protocol.md shows an example
 //! of each, made from `shared/tests/golden.rs`. This file must not know who sends an envelope or why.
 
+mod wire;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BODY_CHARS_MAX, Body, Ms, NAME_CHARS_MAX, Ref, RoomId, RoomName, Seq, UserId, UserName};
@@ -47,14 +49,15 @@ pub enum RoomKind {
 
 /// A room as one of its members sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "wire::AnyRoom")]
 pub struct RoomInfo {
     pub id: RoomId,
     pub kind: RoomKind,
     /// The name of a public room.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<RoomName>,
     /// The other one of a direct conversation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<User>,
     /// Changes when the log was replaced (a restored backup): what a client holds is then void.
     pub epoch: u32,
@@ -68,6 +71,7 @@ pub struct RoomInfo {
 
 /// A public room in the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "wire::AnyRoom")]
 pub struct Listing {
     pub id: RoomId,
     pub name: RoomName,
@@ -76,7 +80,7 @@ pub struct Listing {
 }
 
 /// What happened, with the fields of its kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
     Message {
@@ -91,12 +95,12 @@ pub enum EventKind {
         name: UserName,
     },
     /// A kind of a newer server: it has its place in the order and nothing to show.
-    #[serde(other)]
     Unknown,
 }
 
 /// One entry of a room's log. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "wire::AnyEvent")]
 pub struct Event {
     pub room: RoomId,
     pub seq: Seq,
@@ -105,7 +109,7 @@ pub struct Event {
     pub user: User,
     #[serde(flatten)]
     pub kind: EventKind,
-    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<Ref>,
 }
 
@@ -130,6 +134,7 @@ pub enum Presence {
 
 /// A person with their presence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "wire::FlatPerson")]
 pub struct Person {
     #[serde(flatten)]
     pub user: User,
@@ -253,7 +258,7 @@ impl ClientEnvelope {
 
 /// Server to client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", try_from = "wire::AnyEnvelope")]
 pub enum ServerEnvelope {
     /// The answer to `hello`.
     Welcome {
@@ -272,7 +277,7 @@ pub enum ServerEnvelope {
         head: Seq,
         events: Vec<Event>,
         gap: bool,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         after: Option<Seq>,
         info: RoomInfo,
     },
