@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use shared::model::{Ms, Ref, RoomId, Seq, UserId};
 use shared::protocol::ClientEnvelope;
 
+use crate::map::sorted;
+
 /// Most unsent messages that are kept.
 pub const OUTBOX_MAX: usize = 200;
 /// How long a send may stay without an answer on a connection that lives; then it is repeated.
@@ -71,8 +73,8 @@ pub struct Outbox {
 
 impl Outbox {
     /// A queue of what the storage held.
-    pub fn new(mut unsent: Vec<Unsent>) -> Self {
-        unsent.sort_by_key(|unsent| (unsent.at, unsent.reference));
+    pub fn new(unsent: Vec<Unsent>) -> Self {
+        let mut unsent = sorted(unsent, |a, b| (a.at, a.reference).cmp(&(b.at, b.reference)));
         unsent.dedup_by_key(|unsent| unsent.reference);
         Self { items: unsent.into_iter().map(|unsent| Item { unsent, stage: Stage::Waiting }).collect() }
     }

@@ -1,13 +1,12 @@
 //! One room as its member sees it: the timeline, who is there, what is unread, and what has to be asked for
 //! to have it complete. Pure; it must not know the connection or other rooms.
 
-use std::collections::BTreeMap;
-
 use shared::model::{LOBBY, Ms, Seq, UserId};
 use shared::protocol::{
     ClientEnvelope, Event, EventKind, LIST_MAX, Person, Presence, RoomInfo, TYPING_MS, UNREAD_MAX, User,
 };
 
+use crate::map::Map;
 use crate::route::Route;
 use crate::timeline::Timeline;
 
@@ -55,7 +54,7 @@ pub struct Room {
     /// Others who are typing now, in the order they began.
     pub typing: Vec<Typist>,
     /// Those known to be here, with their presence.
-    pub people: BTreeMap<UserId, Person>,
+    pub people: Map<UserId, Person>,
     /// How many are present.
     pub online: u32,
     /// How many are members; 0 until it is known.
@@ -100,7 +99,7 @@ impl Room {
             timeline: Timeline::new(info.epoch, info.head),
             draft,
             typing: Vec::new(),
-            people: BTreeMap::new(),
+            people: Map::default(),
             online: 0,
             members: 0,
             read: info.read,
@@ -184,8 +183,8 @@ impl Room {
             }
             EventKind::Joined if is_news && self.members > 0 && event.room != LOBBY => {
                 let user = event.user.clone();
-                if self.people.len() < LIST_MAX {
-                    self.people.entry(user.id).or_insert(Person { user, presence: Presence::Offline });
+                if self.people.len() < LIST_MAX && !self.people.contains_key(&user.id) {
+                    self.people.insert(user.id, Person { user, presence: Presence::Offline });
                 }
                 self.members += 1;
             }

@@ -6,12 +6,12 @@ mod due;
 mod received;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
 use shared::model::{Body, LOBBY, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{CROWD, ClientEnvelope, Limits, Listing, Presence, RoomKind, ServerEnvelope, User};
 
 use crate::link::{Banner, Link, Phase};
+use crate::map::{Map, sorted};
 use crate::outbox::{Outbox, Unsent};
 use crate::room::{ASK_TIMEOUT_MS, Room};
 use crate::route::Route;
@@ -167,7 +167,7 @@ pub struct Announcement {
 pub struct State {
     /// Who one is; known from the first `welcome` on.
     pub me: Option<User>,
-    pub rooms: BTreeMap<RoomId, Room>,
+    pub rooms: Map<RoomId, Room>,
     pub route: Route,
     pub limits: Limits,
     /// The public rooms, as last asked for.
@@ -183,7 +183,7 @@ pub struct State {
     link: Link,
     outbox: Outbox,
     /// Drafts of rooms that are not (yet, or any more) among `rooms`.
-    drafts: BTreeMap<RoomId, String>,
+    drafts: Map<RoomId, String>,
     /// The room that the route shows.
     current: Option<RoomId>,
     /// When the room of the route was asked for on this connection.
@@ -207,7 +207,7 @@ impl State {
     pub fn new(seed: u64) -> Self {
         Self {
             me: None,
-            rooms: BTreeMap::new(),
+            rooms: Map::default(),
             route: Route::Lobby,
             limits: Limits::default(),
             directory: None,
@@ -218,7 +218,7 @@ impl State {
             utc_offset_minutes: 0,
             link: Link::new(seed),
             outbox: Outbox::default(),
-            drafts: BTreeMap::new(),
+            drafts: Map::default(),
             current: None,
             route_asked_at: None,
             creating: None,
@@ -281,15 +281,13 @@ impl State {
 
     /// The rooms in the order of the list: the lobby, public rooms by name, direct ones by the latest event.
     pub fn room_list(&self) -> Vec<&Room> {
-        let mut rooms: Vec<&Room> = self.rooms.values().collect();
-        rooms.sort_by(|a, b| {
+        sorted(self.rooms.values(), |a, b| {
             let is_direct = |room: &Room| room.info.kind == RoomKind::Direct;
             (is_direct(a), a.info.id != LOBBY).cmp(&(is_direct(b), b.info.id != LOBBY)).then_with(|| {
                 let latest = if is_direct(a) { b.latest_at.cmp(&a.latest_at) } else { Ordering::Equal };
                 latest.then_with(|| a.title().cmp(b.title()))
             })
-        });
-        rooms
+        })
     }
 
     /// What a room's view shows, from top to bottom.

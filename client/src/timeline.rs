@@ -1,11 +1,13 @@
 //! One room's events as far as they are held here: a contiguous run of the log, each event once and in
 //! order, whatever order and number they came in. Pure; it must not know people, drafts or how it is shown.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use shared::model::Seq;
 use shared::protocol::Event;
+
+use crate::map::Map;
 
 /// Most events that wait behind a hole; those beyond are asked for again.
 const AHEAD_MAX: usize = 200;
@@ -22,7 +24,7 @@ pub struct Timeline {
     first: Seq,
     run: VecDeque<Rc<Event>>,
     /// Events after a hole. Empty unless live.
-    ahead: BTreeMap<Seq, Rc<Event>>,
+    ahead: Map<Seq, Rc<Event>>,
     /// The highest `seq` known to be in the log.
     head: Seq,
 }
@@ -37,7 +39,7 @@ impl Timeline {
             complete: false,
             first: 1,
             run: VecDeque::new(),
-            ahead: BTreeMap::new(),
+            ahead: Map::default(),
             head,
         }
     }
@@ -203,15 +205,9 @@ impl Timeline {
     }
 
     fn close_holes(&mut self) {
-        while let Some(entry) = self.ahead.first_entry() {
-            let last = self.first + self.run.len() as Seq - 1;
-            if *entry.key() > last + 1 {
-                break;
-            }
-            let event = entry.remove();
-            if event.seq == last + 1 {
-                self.run.push_back(event);
-            }
+        while let Some(seq) = self.ahead.first().copied().filter(|seq| *seq <= self.last() + 1) {
+            let event = self.ahead.remove(&seq);
+            self.run.extend(event.filter(|_| seq == self.last() + 1));
         }
     }
 }

@@ -92,7 +92,7 @@ impl State {
                 Route::Lobby | Route::Lab => {}
             }
         }
-        for (id, room) in &mut self.rooms {
+        for (id, room) in self.rooms.iter_mut() {
             let is_shown = self.current == Some(*id);
             if let Some(envelope) = room.ask(now, is_shown) {
                 transmit(envelope);

@@ -120,8 +120,10 @@ impl State {
         }
         if let Some(name) = self.creating.take() {
             let parsed = RoomName::parse(&name).ok();
-            match self.rooms.values().find(|room| room.info.name.is_some() && room.info.name == parsed) {
-                Some(room) => self.open(room.route(), false, effects),
+            let is_it = |room: &&Room| parsed.is_some() && room.info.name == parsed;
+            let made = self.rooms.values().find(is_it).map(Room::route);
+            match made {
+                Some(route) => self.open(route, false, effects),
                 None => {
                     effects.push(Effect::Transmit(ClientEnvelope::Create { name: name.clone() }));
                     self.creating = Some(name);
