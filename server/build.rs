@@ -14,6 +14,7 @@
 //!
 //! It must not know what the server does with the assets.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
@@ -291,8 +292,13 @@ impl Bundle {
             output.snippets().values().all(Vec::is_empty) && output.local_modules().is_empty(),
             "the client (or a crate it uses) brings JavaScript files of its own, which server/build.rs does not embed"
         );
-        let wasm = self.add_hashed(&format!("{name}.wasm"), output.wasm_mut().emit_wasm())?;
-        let glue = self.add_hashed(&format!("{name}.js"), output.js().as_bytes().to_vec())?;
+        let (mut wasm, mut glue) = (output.wasm_mut().emit_wasm(), output.js().to_owned());
+        if matches!(self.level, Level::Best) {
+            number_imports(&mut wasm, &mut glue);
+            glue = glue.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+        }
+        let wasm = self.add_hashed(&format!("{name}.wasm"), wasm)?;
+        let glue = self.add_hashed(&format!("{name}.js"), glue.into_bytes())?;
         let start = self.add_hashed("start.js", start_script(&glue, &wasm).into_bytes())?;
         Ok(format!(
             "<link rel=\"modulepreload\" href=\"{glue}\">\n\
@@ -361,6 +367,42 @@ impl Bundle {
         let out_dir = out_dir()?;
         fs::write(out_dir.join("assets.rs"), rust).context("writing the table of assets")?;
         fs::write(out_dir.join("assets.tsv"), sizes).context("writing the sizes of assets")
+    }
+}
+
+/// Gives each function that wasm-bindgen imports a number for a name, in the program and in its glue alike:
+/// the usual names end in 16 digits of a hash, which no compression can shorten. A number is as long as the
+/// name it stands for, so that nothing else in the binary moves.
+fn number_imports(wasm: &mut [u8], glue: &mut String) {
+    const PREFIX: &str = "__wbg_";
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '$';
+    let is_import = |word: &str| {
+        let digits = word.rsplit_once('_').map_or("", |(_, digits)| digits);
+        word.starts_with(PREFIX) && digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    let text = std::mem::take(glue);
+    let mut numbers = BTreeMap::new();
+    for word in text.split_inclusive(|c| !is_name(c)) {
+        let name = word.trim_end_matches(|c| !is_name(c));
+        if is_import(name) {
+            let next = numbers.len();
+            let number =
+                numbers.entry(name).or_insert_with(|| format!("__{next:0width$}", width = name.len() - 2));
+            glue.push_str(number);
+            glue.push_str(&word[name.len()..]);
+        } else {
+            glue.push_str(word);
+        }
+    }
+    let mut place = 0;
+    while let Some(found) = wasm[place..].windows(PREFIX.len()).position(|bytes| bytes == PREFIX.as_bytes()) {
+        place += found;
+        let length = wasm[place..].iter().take_while(|byte| is_name(char::from(**byte))).count();
+        let name = &mut wasm[place..place + length];
+        if let Some(number) = str::from_utf8(name).ok().and_then(|name| numbers.get(name)) {
+            name.copy_from_slice(number.as_bytes());
+        }
+        place += length;
     }
 }
 
