@@ -160,6 +160,13 @@ fn build_client(root: &Path, manifest: &Path, bin: &str, profile: &str) -> Resul
     let mut cargo = Command::new(env::var_os("CARGO").context("CARGO is not set")?);
     cargo.current_dir(root).args(["build", "--locked", "--target", WASM_TARGET, "--profile", profile]);
     cargo.args(["--bin", bin]).arg("--manifest-path").arg(manifest).arg("--target-dir").arg(&target_dir);
+    if profile == "wasm-release"
+        && let Some(home) = cargo_home()
+    {
+        // Panics name the file they come from: without this, a path of the machine that built it.
+        let flag = format!("--remap-path-prefix={}=cargo", home.display());
+        cargo.arg("--config").arg(format!("target.{WASM_TARGET}.rustflags=[{flag:?}]"));
+    }
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(belongs_to_outer_build) {
             cargo.env_remove(name);
@@ -168,6 +175,12 @@ fn build_client(root: &Path, manifest: &Path, bin: &str, profile: &str) -> Resul
     let status = cargo.status().context("starting cargo for the client")?;
     ensure!(status.success(), "the client did not compile; its errors are above");
     Ok(target_dir.join(WASM_TARGET).join(profile).join(format!("{bin}.wasm")))
+}
+
+/// Where cargo keeps the sources of other crates.
+fn cargo_home() -> Option<PathBuf> {
+    let default = || env::home_dir().map(|home| home.join(".cargo"));
+    env::var_os("CARGO_HOME").map(PathBuf::from).or_else(default)
 }
 
 /// Whether a variable describes the server's build, and would therefore mislead the client's. Flags are
