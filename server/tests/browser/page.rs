@@ -263,16 +263,15 @@ impl Page {
         self.post("goog/cdp/execute", &json!({ "cmd": command, "params": parameters })).await.map(drop)
     }
 
-    /// Reads what the console says, and keeps the errors and warnings. A killed server is one cause that is
-    /// expected: then the browser complains of sockets that did not connect. The other is a text: it names
-    /// no icon, so the browser asks for one at the usual address.
+    /// Reads what the console says, and keeps the errors and warnings. A killed server is the one cause that is
+    /// expected: then the browser complains of sockets that did not connect.
     pub async fn read_console(&mut self, server_was_killed: bool) -> Result<()> {
         let entries = self.post("se/log", &json!({ "type": "browser" })).await?;
         for entry in entries.as_array().context("the console")? {
             let message = entry["message"].as_str().unwrap_or_default();
             let is_bad = !matches!(entry["level"].as_str(), Some("INFO" | "DEBUG"));
-            let is_expected = server_was_killed && message.contains("WebSocket connection to")
-                || message.contains("/favicon.ico");
+            let is_expected = server_was_killed
+                && (message.contains("WebSocket connection to") || message.contains("/api/session"));
             if is_bad && !is_expected {
                 self.console.push(entry.to_string());
             }
