@@ -197,7 +197,7 @@ impl World {
     pub fn check_same(&self, old: usize, new: usize) {
         let (old, new) = (&self.clients[old].state, &self.clients[new].state);
         assert_eq!(old.me, new.me);
-        for (id, room) in &new.rooms {
+        for (id, room) in new.rooms.iter() {
             let other = &old.rooms[id];
             assert_eq!((room.read, room.unread), (other.read, other.unread), "{id}");
             assert_eq!((&room.info.name, &room.info.peer), (&other.info.name, &other.info.peer), "{id}");
