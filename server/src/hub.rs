@@ -435,7 +435,7 @@ impl Hub {
                 let id = event.room;
                 let Some(room) = self.rooms.get_mut(&id) else { return };
                 let delivered = room.apply(event);
-                deliver(id, &delivered, out);
+                deliver(id, !room.plain.is_empty(), &delivered, out);
                 if room.has_hole() {
                     self.fetch(id, out);
                 }

@@ -68,7 +68,7 @@ impl Hub {
         let before = room.applied;
         for event in page.events {
             let delivered = room.apply(Arc::new(event));
-            deliver(id, &delivered, out);
+            deliver(id, !room.plain.is_empty(), &delivered, out);
         }
         if room.has_hole() || room.applied < page.head {
             if room.applied > before {
@@ -269,10 +269,10 @@ impl Hub {
 }
 
 /// Sends events that are in order to a room's listeners.
-pub(super) fn deliver(room: RoomId, events: &[Arc<Event>], out: Out) {
+pub(super) fn deliver(room: RoomId, has_plain: bool, events: &[Arc<Event>], out: Out) {
     for event in events {
         let plain = match &event.kind {
-            EventKind::Message { body } => Some(encode(&PlainMessage {
+            EventKind::Message { body } if has_plain => Some(encode(&PlainMessage {
                 sender: event.user.name.to_string(),
                 message: body.as_str().to_owned(),
             })),

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use shared::model::{Ms, RoomId, UserId};
+use shared::model::{LOBBY, Ms, RoomId, UserId};
 use shared::protocol::{
     CROWD, LIST_MAX, PLAIN_LEFT, Person, PlainMessage, Presence, ServerEnvelope, User, encode,
 };
@@ -90,7 +90,25 @@ impl Hub {
         });
     }
 
-    /// The people of a room: its members as the store knows them, or, in the lobby, those present.
+    /// The people of the lobby: those present. In a crowd one answer serves everyone who asks for a while.
+    pub(super) fn answer_lobby(&mut self, now: Ms, conn: Conn, out: Out) {
+        let Some(lobby) = self.rooms.get(&LOBBY) else { return };
+        if let Some((at, text)) = &lobby.people_text
+            && now - at < PRESENCE_CROWD_EVERY_MS
+        {
+            out.push(Effect::Send { conn, text: text.clone() });
+            return;
+        }
+        let before = out.len();
+        self.answer_members(conn, LOBBY, None, out);
+        let Some(lobby) = self.rooms.get_mut(&LOBBY) else { return };
+        lobby.people_text = match out.get(before) {
+            Some(Effect::Send { text, .. }) if lobby.roster.online() > CROWD => Some((now, text.clone())),
+            _ => None,
+        };
+    }
+
+    /// The people of a room: its members as the store knows them, or, without those, who is present.
     pub(super) fn answer_members(&self, conn: Conn, id: RoomId, members: Option<(Vec<User>, u32)>, out: Out) {
         let Some(room) = self.rooms.get(&id) else { return };
         let online = room.roster.online() as u32;

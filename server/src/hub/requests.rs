@@ -184,7 +184,7 @@ impl Hub {
             ClientEnvelope::Members { room } if !self.is_member(conn, room) => {
                 not_found(self, "members", room, out);
             }
-            ClientEnvelope::Members { room: LOBBY } => self.answer_members(conn, LOBBY, None, out),
+            ClientEnvelope::Members { room: LOBBY } => self.answer_lobby(now, conn, out),
             ClientEnvelope::Members { room } => {
                 self.ask(Pending::Members { asker, room }, Query::Members { room, limit: LIST_MAX }, out);
             }

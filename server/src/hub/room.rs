@@ -51,6 +51,8 @@ pub(super) struct Room {
     pub roster: Roster,
     /// When the listeners were last told of presence.
     pub presence_told: Ms,
+    /// When a crowd was last listed, and the text that went out.
+    pub people_text: Option<(Ms, String)>,
     /// What waits for the room to be loaded.
     pub waiting: Vec<Waiter>,
     /// Since when nobody listens.
@@ -72,6 +74,7 @@ impl Room {
             plain: Vec::new(),
             roster: Roster::default(),
             presence_told: 0,
+            people_text: None,
             waiting: Vec::new(),
             idle_since: now,
         }
