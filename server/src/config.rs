@@ -129,11 +129,11 @@ pub struct Config {
     pub ping_interval: u64,
 
     /// Do not compress messages on the wire.
-    #[arg(long, env = "MAGPIE_NO_DEFLATE")]
+    #[arg(long, env = "MAGPIE_NO_DEFLATE", value_parser = switch())]
     pub no_deflate: bool,
 
     /// Do not serve the page /lab and what belongs to it.
-    #[arg(long, env = "MAGPIE_NO_LAB")]
+    #[arg(long, env = "MAGPIE_NO_LAB", value_parser = switch())]
     pub no_lab: bool,
 }
 
@@ -152,6 +152,11 @@ impl Config {
             ping_interval: Duration::from_secs(self.ping_interval),
         }
     }
+}
+
+/// A switch's variable: 1, true, yes, on; or 0, false, no, off.
+fn switch() -> clap::builder::BoolishValueParser {
+    clap::builder::BoolishValueParser::new()
 }
 
 /// What may be announced.
@@ -184,6 +189,15 @@ mod tests {
             };
             let variable = format!("MAGPIE_{}", long.to_uppercase().replace('-', "_"));
             assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(variable.as_str()));
+        }
+    }
+
+    #[test]
+    fn a_switch_can_be_set_as_people_write_it() {
+        use clap::builder::TypedValueParser;
+        for (text, on) in [("1", true), ("true", true), ("yes", true), ("0", false), ("off", false)] {
+            let value = switch().parse_ref(&Arguments::command(), None, text.as_ref());
+            assert_eq!(value.ok(), Some(on), "{text}");
         }
     }
 
