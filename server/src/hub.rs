@@ -380,11 +380,6 @@ impl Hub {
         self.session(conn).map(|session| session.mode)
     }
 
-    /// How many connections there are.
-    pub fn connections(&self) -> usize {
-        self.sessions.iter().flatten().count()
-    }
-
     fn session(&self, conn: Conn) -> Option<&Session> {
         self.sessions.get(conn as usize)?.as_ref()
     }

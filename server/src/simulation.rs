@@ -138,11 +138,6 @@ impl Node {
         self.outputs.get_mut(&conn).map(std::mem::take).unwrap_or_default()
     }
 
-    /// The node's hub, to be looked at.
-    pub fn hub(&self) -> &Hub {
-        &self.hub
-    }
-
     fn act(&mut self, effect: Effect) {
         match effect {
             Effect::Send { conn, text } => self.give(conn, Output::Text(text)),
