@@ -1,4 +1,4 @@
-//! The accept loop: connections in, HTTP/1.1 out, with the timers and limits that warp's own server lacks.
+//! The accept loop, and HTTP/1.1 for what it accepted, with the timers and limits that warp's own server lacks.
 //!
 //! It must not know routes: it is given a service, and tells it who the peer is by request extensions.
 
@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use warp::http::{Request, Response, Uri};
 
@@ -26,6 +26,10 @@ const HEADERS_MAX: usize = 100;
 const ENDING_WAIT: Duration = Duration::from_secs(60);
 /// Pause after the system refused to accept, as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// First requests that are read and answered at once, on one worker.
+pub const HANDSHAKES_MAX: usize = 32;
+/// How long a connection may keep its turn before it has said what it wants.
+const HANDSHAKE_TURN: Duration = Duration::from_millis(50);
 /// Connections that may wait to be accepted: a whole restart's worth of clients.
 const BACKLOG: i32 = 8_192;
 
@@ -62,30 +66,34 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until `stop` is true, on the current thread. What was accepted goes on after that.
-pub async fn run<S, B>(
+/// A connection that was let in, on its way to a worker.
+pub struct Arrival {
+    socket: std::net::TcpStream,
+    peer: PeerAddr,
+    permit: Arc<Permit>,
+}
+
+/// Accepts until `stop` is true, and gives the workers of `seats` a connection each in turn.
+pub async fn run(
     listener: TcpListener,
     gate: Arc<Gate>,
-    patience: Patience,
-    service: S,
+    seats: Vec<mpsc::UnboundedSender<Arrival>>,
     mut stop: watch::Receiver<bool>,
-) where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) {
+    let mut seats = seats.iter().cycle();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
-        match accepted {
+        // The worker makes the socket known to its own runtime.
+        match accepted.and_then(|(socket, address)| Ok((socket.into_std()?, address))) {
             Ok((socket, address)) => match gate.enter(address.ip()) {
                 Ok(permit) => {
-                    let peer = (PeerAddr(address), Arc::new(permit));
-                    let stop = stop.clone();
-                    tokio::task::spawn_local(serve(socket, peer, patience, service.clone(), stop));
+                    let arrival = Arrival { socket, peer: PeerAddr(address), permit: Arc::new(permit) };
+                    if seats.next().is_none_or(|seat| seat.send(arrival).is_err()) {
+                        return;
+                    }
                 }
                 Err(full) => drop(tokio::task::spawn_local(refuse(socket, full))),
             },
@@ -98,7 +106,8 @@ pub async fn run<S, B>(
 }
 
 /// Answers a connection that is one too many, without reading what it wants.
-async fn refuse(socket: TcpStream, full: Full) {
+async fn refuse(socket: std::net::TcpStream, full: Full) {
+    let Ok(socket) = TcpStream::from_std(socket) else { return };
     let (status, text) = match full {
         Full::Address => ("429 Too Many Requests", "Too many connections from your address."),
         Full::Server => ("503 Service Unavailable", "The server is full. Try again later."),
@@ -108,6 +117,7 @@ async fn refuse(socket: TcpStream, full: Full) {
          Retry-After: 10\r\nConnection: close\r\n\r\n{text}",
         text.len()
     );
+    let _ = timeout(Duration::from_secs(1), socket.writable()).await;
     let _ = socket.try_write(answer.as_bytes());
     // Closing before the request is read would reset the connection, and the answer with it.
     let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
@@ -120,9 +130,11 @@ async fn refuse(socket: TcpStream, full: Full) {
     .await;
 }
 
-async fn serve<S, B>(
-    socket: TcpStream,
-    (peer, permit): (PeerAddr, Arc<Permit>),
+/// Serves a connection that a worker was given. Its first request waits for its turn: so many at once are at
+/// work between their first byte and their answer, and the others do not slow down those who talk already.
+pub async fn serve<S, B>(
+    Arrival { socket, peer, permit }: Arrival,
+    turns: Arc<Semaphore>,
     patience: Patience,
     service: S,
     mut stop: watch::Receiver<bool>,
@@ -132,14 +144,18 @@ async fn serve<S, B>(
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let Ok(socket) = TcpStream::from_std(socket) else { return };
     // hyper's own timer starts with the first byte.
     let is_patient = |wait: Duration| if wait.is_zero() { Duration::from_secs(86_400) } else { wait };
     if !matches!(timeout(is_patient(patience.idle), socket.readable()).await, Ok(Ok(()))) {
         return;
     }
+    let Ok(turn) = turns.acquire_owned().await else { return };
+    let turn = Rc::new(Cell::new(Some(turn)));
+    let turn_until = Instant::now() + HANDSHAKE_TURN;
     let requested_at = Rc::new(Cell::new(Instant::now()));
     let service = {
-        let requested_at = requested_at.clone();
+        let (requested_at, turn) = (requested_at.clone(), turn.clone());
         hyper::service::service_fn(move |mut request: Request<Incoming>| {
             requested_at.set(Instant::now());
             request.extensions_mut().insert(peer);
@@ -150,7 +166,12 @@ async fn serve<S, B>(
             if request.uri().path_and_query().is_none() {
                 *request.uri_mut() = Uri::from_static("*");
             }
-            service.call(request)
+            let (answer, turn) = (service.call(request), turn.clone());
+            async move {
+                let answer = answer.await;
+                turn.take();
+                answer
+            }
         })
     };
     let mut http = http1::Builder::new();
@@ -159,10 +180,16 @@ async fn serve<S, B>(
     let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
     let mut connection = pin!(connection);
     let mut ends_at = None;
+    let mut has_turn = true;
     loop {
         let idle_at = requested_at.get() + is_patient(patience.idle);
         let is_ending = ends_at.is_some();
         tokio::select! {
+            // Who is slow to say what they want lets the next one begin.
+            () = sleep_until(turn_until), if has_turn => {
+                has_turn = false;
+                turn.take();
+            }
             // An error here is the peer's: it went away, or did not speak HTTP and has its answer.
             _ = connection.as_mut() => return,
             // Ends an idle connection; one at work is ended after its answer.

@@ -2,7 +2,7 @@
 //!
 //! What goes through a broker is a hint. It may be lost, repeated or reordered; a hub notices by `seq` and
 //! reads what it lacks from the store. A local event and one of another node arrive at the hub the same
-//! way: through [`Sink`]. Brokers know only `shared`.
+//! way: through [`Sink`]. Brokers know only `shared`, and that an event is encoded once for all hubs of a process.
 
 pub mod chaos;
 pub mod memory;
@@ -10,10 +10,12 @@ pub mod memory;
 #[cfg(test)]
 mod conformance;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use shared::model::{Ms, RoomId, Seq, UserId};
-use shared::protocol::{Event, Presence, User};
+use shared::protocol::{Event, EventKind, PlainMessage, Presence, ServerEnvelope, User, encode};
+
+use crate::encoded::Encoded;
 
 /// Tells the hubs of a cluster apart.
 pub type HubId = u32;
@@ -29,11 +31,52 @@ pub enum Topic {
     All,
 }
 
+/// A committed event on its way to those in its room.
+#[derive(Debug)]
+pub struct Logged {
+    pub event: Arc<Event>,
+    full: OnceLock<Arc<Encoded>>,
+    plain: OnceLock<Option<Arc<Encoded>>>,
+}
+
+impl Logged {
+    pub fn new(event: Event) -> Self {
+        Self { event: Arc::new(event), full: OnceLock::new(), plain: OnceLock::new() }
+    }
+
+    /// The event for those who speak `magpie.v1`.
+    pub fn full(&self) -> &Arc<Encoded> {
+        let encoded = || Encoded::new(encode(&ServerEnvelope::Event((*self.event).clone())));
+        self.full.get_or_init(|| Arc::new(encoded()))
+    }
+
+    /// The event for those in plain mode, who are only told of messages.
+    pub fn plain(&self) -> Option<&Arc<Encoded>> {
+        let plain = || match &self.event.kind {
+            EventKind::Message { body } => {
+                let sender = self.event.user.name.to_string();
+                let message = body.as_str().to_owned();
+                Some(Arc::new(Encoded::new(encode(&PlainMessage { sender, message }))))
+            }
+            _ => None,
+        };
+        self.plain.get_or_init(plain).as_ref()
+    }
+}
+
+impl PartialEq for Logged {
+    fn eq(&self, other: &Self) -> bool {
+        self.event == other.event
+    }
+}
+
+impl Eq for Logged {}
+
 /// What one hub tells the others, itself included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
     /// An event was committed.
-    Event(Arc<Event>),
+    Event(Arc<Logged>),
     /// A person's presence at one hub, in one room.
     Presence { origin: HubId, room: RoomId, user: User, presence: Presence },
     /// A hub began to follow a room and wants to hear who is present.

@@ -56,6 +56,10 @@ pub struct Config {
     #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
     pub data: PathBuf,
 
+    /// Threads that serve connections; 0 is one for every two cores.
+    #[arg(long, env = "MAGPIE_WORKERS", default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(..=256))]
+    pub workers: u16,
+
     /// Origin whose pages may connect besides the server's own, such as https://chat.example.org; may be
     /// given several times.
     #[arg(long, env = "MAGPIE_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
@@ -138,6 +142,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Threads that serve. The other cores are for the store, the kernel and the rest of the machine.
+    pub fn workers(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+            workers => workers.into(),
+        }
+    }
+
     /// What the engine needs to know.
     pub fn engine(&self) -> EngineConfig {
         EngineConfig {

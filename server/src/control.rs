@@ -4,7 +4,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +12,6 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use crate::config;
-use crate::engine::Engine;
 
 /// The socket's name in the data directory.
 const NAME: &str = "control.sock";
@@ -66,12 +64,12 @@ impl Control {
         Ok(Self { listener: UnixListener::bind(&path)?, path })
     }
 
-    /// Carries out orders, one connection at a time.
-    pub async fn run(self, engine: Rc<Engine>) {
+    /// Carries out orders, one connection at a time. `announce` tells everyone.
+    pub async fn run(self, announce: impl Fn(String)) {
         loop {
             match self.listener.accept().await {
                 Ok((socket, _)) => {
-                    let served = timeout(WAIT, serve(socket, &engine)).await;
+                    let served = timeout(WAIT, serve(socket, &announce)).await;
                     if let Ok(Err(error)) = served {
                         tracing::debug!(%error, "a control connection failed");
                     }
@@ -85,14 +83,14 @@ impl Control {
     }
 }
 
-async fn serve(socket: UnixStream, engine: &Engine) -> io::Result<()> {
+async fn serve(socket: UnixStream, announce: &impl Fn(String)) -> io::Result<()> {
     let (reader, mut writer) = socket.into_split();
     let mut line = String::new();
     BufReader::new(reader.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
     let answer = match serde_json::from_str(&line) {
         Ok(Order::Announce { text }) => match config::announcement(&text) {
             Ok(text) => {
-                engine.announce(text);
+                announce(text);
                 Answer::Done
             }
             Err(reason) => Answer::Refused { reason },

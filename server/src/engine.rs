@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::broker::{Broker, Hint, HubId, Sink, Topic};
+use crate::broker::{Broker, Hint, HubId, Sink};
 use crate::gate::Permit;
 use crate::hub::{Answer, Conn, Effect, Hub, HubConfig, Input, Mode, Query};
 use crate::store::{Append, Store, StoreError};
@@ -33,6 +33,9 @@ use outbox::{Backlog, Frames, NONE, Progress};
 
 /// Inputs taken in one turn before sockets are written.
 const TURN_INPUTS: usize = 1_024;
+/// Time after which a turn ends, and inputs after which it looks at the clock.
+const TURN_TIME: Duration = Duration::from_millis(2);
+const TURN_LOOK: usize = 16;
 /// Sockets written before other tasks get their turn.
 const TURN_WRITES: usize = 256;
 /// Inputs that may wait. Readers pause above it.
@@ -48,6 +51,8 @@ const STALL_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of answers that a connection may have queued beyond `send_queue_bytes`: the pages that it asked for
 /// can be larger than the queue, and who reads them is not slow.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Answers to one connection that are shorter are not compressed: the few packets saved cost more work.
+const DEFLATE_ANSWER_FROM_BYTES: usize = 2 * 1024;
 /// Control frames a second that a peer may send, on average over a heartbeat.
 const CONTROL_FRAMES_PER_SECOND: u32 = 20;
 /// At a drain, connections closed in each step, and the pause between two.
@@ -417,18 +422,6 @@ impl Engine {
         }
     }
 
-    /// How many connections there are.
-    pub fn connections(&self) -> usize {
-        self.shard.borrow().connections.len()
-    }
-
-    /// Tells everyone, on all nodes, what the operator has to say.
-    pub fn announce(&self, text: String) {
-        let shard = self.shard.borrow();
-        let hint = Hint::Announcement { text, at: wall_clock() };
-        shard.broker.publish(shard.id, Topic::All, hint);
-    }
-
     /// Closes all connections with 1012, a few at a time, and waits until all that was accepted is
     /// committed and the connections are gone, at most as long as `deadline`.
     pub async fn drain(&self, deadline: Duration) {
@@ -485,8 +478,10 @@ impl Shard {
         let now = self.now();
         let mut out = Vec::new();
         let mut hints = Vec::new().into_iter();
-        for _ in 0..TURN_INPUTS {
-            if self.frames.is_heavy() {
+        let begun = Instant::now();
+        for count in 0..TURN_INPUTS {
+            let is_long = count % TURN_LOOK == TURN_LOOK - 1 && begun.elapsed() >= TURN_TIME;
+            if is_long || self.frames.is_heavy() {
                 break;
             }
             if hints.len() == 0 {
@@ -528,17 +523,24 @@ impl Shard {
         match effect {
             Effect::Send { conn, text } => {
                 let Some(connection) = self.connections.get_mut(conn as usize) else { return };
-                let deflated = if connection.deflate { Frame::deflated_text(&text) } else { None };
+                // What goes to one connection alone is worth compressing later than what goes to all.
+                let is_worth = connection.deflate && text.len() >= DEFLATE_ANSWER_FROM_BYTES;
+                let deflated = if is_worth { Frame::deflated_text(&text) } else { None };
                 let frame = deflated.unwrap_or_else(|| Frame::text(&text));
-                connection.answer_bytes = (connection.answer_bytes + frame.0.len()).min(ANSWER_BYTES_MAX);
+                connection.count_answer(frame.0.len());
                 self.owe(conn, frame);
+            }
+            Effect::Share { conn, text } => {
+                let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+                let frame = self.frames.share(&text, connection.deflate);
+                connection.count_answer(text.text().len());
+                connection.owe(conn, frame, &mut self.frames, &mut self.dirty);
             }
             Effect::Fanout { room, full, plain } => {
                 let (full_conns, plain_conns) = self.hub.listeners(room);
                 for (text, conns) in [(full, full_conns), (plain, plain_conns)] {
                     let Some(text) = text.filter(|_| !conns.is_empty()) else { continue };
-                    let deflated = if self.deflating > 0 { Frame::deflated_text(&text) } else { None };
-                    let frame = self.frames.add(Frame::text(&text), deflated);
+                    let frame = self.frames.share(&text, self.deflating > 0);
                     for conn in conns {
                         if let Some(connection) = self.connections.get_mut(*conn as usize) {
                             connection.owe(*conn, frame, &mut self.frames, &mut self.dirty);
@@ -547,8 +549,8 @@ impl Shard {
                 }
             }
             Effect::Everyone { full, plain } => {
-                let full = self.frames.add(Frame::text(&full), None);
-                let plain = self.frames.add(Frame::text(&plain), None);
+                let full = self.frames.share(&full, false);
+                let plain = self.frames.share(&plain, false);
                 for (conn, connection) in &mut self.connections {
                     let frame = if connection.mode == Mode::Full { full } else { plain };
                     connection.owe(conn as Conn, frame, &mut self.frames, &mut self.dirty);
@@ -654,7 +656,7 @@ impl Shard {
     }
 
     fn tick(&mut self, ping_interval: Duration) {
-        self.inbox.push_back((Input::Tick { wall: wall_clock() }, 0));
+        self.inbox.push_back((Input::Tick { wall: wall_clock(SystemTime::now()) }, 0));
         let now = Instant::now();
         let mut overdue = Vec::new();
         self.closing.retain(|(deadline, id)| {
@@ -713,6 +715,10 @@ impl Shard {
 }
 
 impl Connection {
+    fn count_answer(&mut self, bytes: usize) {
+        self.answer_bytes = (self.answer_bytes + bytes).min(ANSWER_BYTES_MAX);
+    }
+
     fn owe(&mut self, conn: Conn, frame: u32, frames: &mut Frames, dirty: &mut Vec<Conn>) {
         if self.closing {
             return;
@@ -724,9 +730,9 @@ impl Connection {
     }
 }
 
-/// Milliseconds since 1970-01-01 00:00 UTC.
-fn wall_clock() -> Ms {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as Ms)
+/// A time of day in milliseconds since 1970-01-01 00:00 UTC.
+pub fn wall_clock(now: SystemTime) -> Ms {
+    now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as Ms)
 }
 
 /// Asks a store what a hub wants to know.
@@ -750,6 +756,7 @@ pub fn query_store(
         Query::Identify { token, id, names, at } => {
             call!(store.identify(token, id, names, at), Answer::Identity)
         }
+        Query::Account { user } => call!(store.account(user), Answer::Account),
         Query::Rename { user, name, tell_lobby, at } => {
             call!(store.rename(user, name, tell_lobby, at), |(user, events)| Answer::Renamed(user, events))
         }

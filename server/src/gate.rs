@@ -61,6 +61,11 @@ impl Gate {
         counts.all += 1;
         Ok(Permit { gate: self.clone(), address })
     }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).all
+    }
 }
 
 impl Drop for Permit {

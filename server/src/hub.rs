@@ -15,6 +15,7 @@ mod session;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use fastrand::Rng;
 use shared::model::{BODY_CHARS_MAX, Claim, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
@@ -24,7 +25,8 @@ use shared::protocol::{
 };
 
 use crate::broker::{Hint, HubId, Topic};
-use crate::store::{Append, Appended, Entered, Identity, Page, RoomKey, StoreError, TokenHash};
+use crate::encoded::Encoded;
+use crate::store::{Account, Append, Appended, Entered, Identity, Page, RoomKey, StoreError, TokenHash};
 use membership::deliver;
 use room::Room;
 use session::Session;
@@ -48,6 +50,9 @@ const PRESENCE_EVERY_MS: Ms = 250;
 const PRESENCE_CROWD_EVERY_MS: Ms = 3_000;
 /// How often heads are compared with the store when hints can be lost.
 const HEADS_EVERY_MS: Ms = 3_000;
+/// How long an event may be late behind its successor before the store is read. Hubs of one process deliver
+/// a little out of order when they are busy.
+const HOLE_GRACE_MS: Ms = 50;
 /// Fastest typing signals of one connection that are passed on.
 const TYPING_EVERY_MS: Ms = 1_000;
 /// Bytes of pages in the answer to one `hello`. A client that is not told all asks by `join`.
@@ -125,17 +130,22 @@ pub enum Effect {
         conn: Conn,
         text: String,
     },
+    /// A text to one connection that others are given too.
+    Share {
+        conn: Conn,
+        text: Arc<Encoded>,
+    },
     /// A text to every connection that listens to a room (`Hub::listeners`): `full` to those that speak
     /// `magpie.v1`, `plain` to the others.
     Fanout {
         room: RoomId,
-        full: Option<String>,
-        plain: Option<String>,
+        full: Option<Arc<Encoded>>,
+        plain: Option<Arc<Encoded>>,
     },
     /// A text to every connection.
     Everyone {
-        full: String,
-        plain: String,
+        full: Arc<Encoded>,
+        plain: Arc<Encoded>,
     },
     /// Closes a connection, after what was sent to it. `Input::Closed` follows.
     Close {
@@ -164,6 +174,7 @@ pub enum Query {
     EventsAfter { room: RoomId, after: Seq, limit: usize },
     EventsBefore { room: RoomId, before: Seq, limit: usize },
     Identify { token: TokenHash, id: UserId, names: Vec<Claim<UserName>>, at: Ms },
+    Account { user: UserId },
     Rename { user: UserId, name: Claim<UserName>, tell_lobby: bool, at: Ms },
     CreateRoom { id: RoomId, name: Claim<RoomName>, user: UserId, rooms_max: usize, at: Ms },
     OpenDirect { id: RoomId, user: UserId, peer: UserId, rooms_max: usize, at: Ms },
@@ -181,6 +192,7 @@ pub enum Query {
 pub enum Answer {
     Page(Page),
     Identity(Identity),
+    Account(Account),
     Renamed(User, Vec<Event>),
     Entered(Entered),
     Left(Option<Event>),
@@ -202,6 +214,7 @@ struct Asker {
 #[derive(Debug)]
 enum Pending {
     Identify(Asker),
+    Account(Asker),
     /// The newest page of a room that is new to this hub.
     Load(RoomId),
     /// What a room lacks.
@@ -227,6 +240,11 @@ enum Pending {
         asker: Asker,
         room: RoomId,
         after: Option<Seq>,
+    },
+    /// A part of a replay that is not in memory, for all who resume there.
+    Resume {
+        room: RoomId,
+        after: Seq,
     },
     /// A part of a replay that is not in memory.
     Replay {
@@ -303,6 +321,10 @@ pub struct Hub {
     absent: HashSet<UserId>,
     /// Rooms whose listeners do not know all about presence.
     presence_due: HashSet<RoomId>,
+    /// Rooms in which an event is missing.
+    holes: HashSet<RoomId>,
+    /// Rooms that keep answers.
+    answering: HashSet<RoomId>,
     /// Rooms that want their store read again.
     refetch: HashSet<RoomId>,
     heads_at: Ms,
@@ -334,6 +356,8 @@ impl Hub {
             appends: 0,
             absent: HashSet::new(),
             presence_due: HashSet::new(),
+            holes: HashSet::new(),
+            answering: HashSet::new(),
             refetch: HashSet::new(),
             heads_at: 0,
             in_doubt: false,
@@ -426,14 +450,12 @@ impl Hub {
 
     fn hint(&mut self, now: Ms, hint: Hint, out: Out) {
         match hint {
-            Hint::Event(event) => {
-                let id = event.room;
+            Hint::Event(logged) => {
+                let id = logged.event.room;
                 let Some(room) = self.rooms.get_mut(&id) else { return };
-                let delivered = room.apply(event);
+                let delivered = room.apply(logged);
                 deliver(id, !room.plain.is_empty(), &delivered, out);
-                if room.has_hole() {
-                    self.fetch(id, out);
-                }
+                self.note_hole(now, id, out);
             }
             Hint::Presence { origin, room, user, presence } => {
                 self.presence_in(origin, room, user, presence, out);
@@ -444,7 +466,7 @@ impl Hub {
                 }
             }
             Hint::Typing { room, user } => {
-                let full = Some(encode(&ServerEnvelope::Typing { room, user }));
+                let full = Some(encode_shared(&ServerEnvelope::Typing { room, user }));
                 out.push(Effect::Fanout { room, full, plain: None });
             }
             Hint::Read { user, room, seq, unread } => {
@@ -471,8 +493,9 @@ impl Hub {
             }
             Hint::Membership { user, room, member: false } => self.detach(now, user, room, out),
             Hint::Announcement { text, at } => {
-                let plain = encode(&PlainMessage { sender: SERVER_NAME.into(), message: text.clone() });
-                let full = encode(&ServerEnvelope::Announcement { text, at });
+                let plain =
+                    encode_shared(&PlainMessage { sender: SERVER_NAME.into(), message: text.clone() });
+                let full = encode_shared(&ServerEnvelope::Announcement { text, at });
                 out.push(Effect::Everyone { full, plain });
             }
         }
@@ -486,6 +509,14 @@ impl Hub {
             self.gone(user, out);
         }
         self.flush_presence(now, out);
+        for id in std::mem::take(&mut self.holes) {
+            self.note_hole(now, id, out);
+        }
+        for id in std::mem::take(&mut self.answering) {
+            if let Some(room) = self.rooms.get_mut(&id) {
+                room.forget_answers();
+            }
+        }
         if now - self.heads_at >= HEADS_EVERY_MS {
             self.heads_at = now;
             for id in std::mem::take(&mut self.refetch) {
@@ -550,4 +581,8 @@ impl Hub {
             self.send(*conn, envelope, out);
         }
     }
+}
+
+fn encode_shared<T: serde::Serialize>(envelope: &T) -> Arc<Encoded> {
+    Arc::new(Encoded::new(encode(envelope)))
 }

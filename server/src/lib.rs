@@ -1,10 +1,12 @@
 //! Magpie's server: one process that serves the client, speaks WebSocket and keeps the rooms.
 //!
 //! The map, from the socket inwards:
-//! - [`accept`] takes connections within the [`gate`]'s limits and runs HTTP; [`routes`] answers requests
+//! - [`accept`] takes connections within the [`gate`]'s limits and gives each to a [`worker`], a thread with
+//!   an engine of its own, where it runs HTTP; [`routes`] answers requests
 //!   with the embedded [`assets`] and, by the rules of [`handshake`] and [`token`], upgrades sockets.
 //! - [`connection`] reads a socket through [`websocket`], a machine without I/O.
 //! - [`engine`] owns the [`hub`], which decides everything and does nothing, and carries out its effects.
+//! - [`encoded`] holds what goes to many connections, encoded once.
 //! - [`store`] keeps what must last, [`broker`] tells other nodes: two traits with their adapters.
 //! - [`config`] names every limit; [`control`] is the operator's line in.
 
@@ -14,6 +16,7 @@ pub mod broker;
 pub mod config;
 pub mod connection;
 pub mod control;
+pub mod encoded;
 pub mod engine;
 pub mod gate;
 pub mod handshake;
@@ -24,44 +27,41 @@ pub mod simulation;
 pub mod store;
 pub mod token;
 pub mod websocket;
+pub mod worker;
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::SystemTime;
 
-use hyper_util::service::TowerToHyperService;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{LocalSet, spawn_local};
 
-use crate::broker::{Broker, HubId};
+use crate::broker::{Broker, Hint, HubId, Topic};
 use crate::config::Config;
 use crate::control::Control;
-use crate::engine::Engine;
 use crate::gate::Gate;
-use crate::handshake::Rules;
-use crate::routes::{Context, lab};
+use crate::routes::lab;
 use crate::store::Store;
-
-/// How long a server that goes down waits for its connections and its last commits.
-const DRAIN_WAIT: Duration = Duration::from_secs(20);
+use crate::worker::{EngineFailed, Shared};
 
 /// What a server runs on.
 pub struct Parts {
     pub listeners: Vec<TcpListener>,
     pub store: Arc<dyn Store>,
     pub broker: Arc<dyn Broker>,
-    /// Tells this process from others on the same broker.
+    /// Tells this process from others on the same broker: the first of as many ids as it has workers.
     pub hub: HubId,
     pub control: Option<Control>,
 }
 
 /// Serves until `shutdown` is ready, then drains: no new connections, 1012 to those there are, and every
-/// accepted message committed. Everything runs on the calling thread, inside the returned future.
+/// accepted message committed. The first worker runs on the calling thread, inside the returned future.
 ///
 /// # Errors
-/// The engine ended by itself, which is a fault of ours: the process should end too.
+/// An engine ended by itself, which is a fault of ours: the process should end too.
 pub async fn run(
     parts: Parts,
     config: &Config,
@@ -70,75 +70,63 @@ pub async fn run(
     LocalSet::new().run_until(run_local(parts, config, shutdown)).await
 }
 
-/// The engine ended although nobody asked it to.
-#[derive(Debug, thiserror::Error)]
-#[error("the engine failed; the log says where")]
-pub struct EngineFailed;
-
 async fn run_local(
     parts: Parts,
     config: &Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), EngineFailed> {
     let Parts { listeners, store, broker, hub, control } = parts;
-    let mut seed = [0; 8];
-    if getrandom::fill(&mut seed).is_err() {
-        tracing::warn!("the system gives no random bytes; ids will be guessable");
-    }
-    let engine = Engine::new(hub, config.engine(), store.clone(), broker, u64::from_ne_bytes(seed));
-    let engine_task = tokio::task::spawn_local(engine.clone().run());
     if let Some(control) = control {
-        tokio::task::spawn_local(control.run(engine.clone()));
+        let broker = broker.clone();
+        let announce = move |text| {
+            let hint = Hint::Announcement { text, at: engine::wall_clock(SystemTime::now()) };
+            broker.publish(hub, Topic::All, hint);
+        };
+        spawn_local(control.run(announce));
     }
-
-    let (upgrades, mut upgraded) = mpsc::unbounded_channel();
-    let draining = Arc::new(AtomicBool::new(false));
     let lab = (!config.no_lab).then(|| Arc::new(lab::Lab::new(lab::Limits::default())));
-    let context = Arc::new(Context {
-        rules: Rules {
-            scheme: "http",
-            allowed_origins: config.allow_origin.clone(),
-            deflate: !config.no_deflate,
-        },
-        secret: store.secret(),
+    let draining = Arc::new(AtomicBool::new(false));
+    let shared = Arc::new(Shared {
+        config: config.clone(),
         store,
-        upgrades,
-        ping_interval: Duration::from_secs(config.ping_interval),
-        max_frame_bytes: config.max_frame_bytes as usize,
-        max_echo_bytes: config.max_echo_bytes as usize,
+        broker,
         draining: draining.clone(),
         lab: lab.clone(),
     });
-    let service = TowerToHyperService::new(warp::service(routes::all(context)));
-    let gate = Gate::new(config.max_connections, config.max_connections_per_address);
-    let patience = accept::Patience {
-        idle: Duration::from_secs(config.idle_timeout),
-        header: Duration::from_secs(config.header_timeout),
-    };
     let (stop, stopped) = watch::channel(false);
-    for listener in listeners {
-        let service = service.clone();
-        tokio::task::spawn_local(accept::run(listener, gate.clone(), patience, service, stopped.clone()));
+    let mut seats = Vec::new();
+    let mut ends = FuturesUnordered::new();
+    for place in 0..config.workers() {
+        let (seat, arrivals) = mpsc::unbounded_channel();
+        let (ended, end) = oneshot::channel();
+        let (shared, stopped) = (shared.clone(), stopped.clone());
+        let hub = hub + place as HubId;
+        if place == 0 {
+            spawn_local(async move { ended.send(worker::run(hub, shared, arrivals, stopped).await) });
+        } else {
+            // A worker that panics drops its end, which ends the others.
+            worker::on_a_thread(hub, shared, arrivals, stopped, ended);
+        }
+        seats.push(seat);
+        ends.push(end);
     }
-    {
-        let engine = engine.clone();
-        tokio::task::spawn_local(async move {
-            while let Some(upgrade) = upgraded.recv().await {
-                tokio::task::spawn_local(connection::serve(Rc::clone(&engine), upgrade));
-            }
-        });
+    let gate = Gate::new(config.max_connections, config.max_connections_per_address);
+    for listener in listeners {
+        spawn_local(accept::run(listener, gate.clone(), seats.clone(), stopped.clone()));
     }
 
-    tokio::select! {
-        () = shutdown => {}
-        _ = engine_task => return Err(EngineFailed),
-    }
-    tracing::info!(connections = engine.connections(), "going down");
+    let mut result = tokio::select! {
+        () = shutdown => Ok(()),
+        _ = ends.next() => Err(EngineFailed),
+    };
+    tracing::info!(connections = gate.connections(), "going down");
     draining.store(true, Ordering::Relaxed);
     let _ = stop.send(true);
     if let Some(lab) = lab {
         lab.close();
     }
-    engine.drain(DRAIN_WAIT).await;
-    Ok(())
+    while let Some(end) = ends.next().await {
+        result = result.and(end.unwrap_or(Err(EngineFailed)));
+    }
+    result
 }

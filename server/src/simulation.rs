@@ -141,13 +141,14 @@ impl Node {
     fn act(&mut self, effect: Effect) {
         match effect {
             Effect::Send { conn, text } => self.give(conn, Output::Text(text)),
+            Effect::Share { conn, text } => self.give(conn, Output::Text(text.text().to_owned())),
             Effect::Fanout { room, full, plain } => {
                 let (full_conns, plain_conns) = self.hub.listeners(room);
                 let full_conns = full.map(|text| (text, full_conns.to_vec()));
                 let plain_conns = plain.map(|text| (text, plain_conns.to_vec()));
                 for (text, conns) in full_conns.into_iter().chain(plain_conns) {
                     for conn in conns {
-                        self.give(conn, Output::Text(text.clone()));
+                        self.give(conn, Output::Text(text.text().to_owned()));
                     }
                 }
             }
@@ -155,7 +156,7 @@ impl Node {
                 for conn in 0..self.connections {
                     if let Some(mode) = self.hub.mode(conn) {
                         let text = if mode == Mode::Full { &full } else { &plain };
-                        self.give(conn, Output::Text(text.clone()));
+                        self.give(conn, Output::Text(text.text().to_owned()));
                     }
                 }
             }

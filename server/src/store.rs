@@ -65,12 +65,18 @@ pub struct Appended {
 /// SHA-256 of a session token: what is stored instead of it.
 pub type TokenHash = [u8; 32];
 
-/// A user and all they are in.
+/// The user of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub user: User,
     /// True if this call made the user.
     pub fresh: bool,
+}
+
+/// A user and all they are in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub user: User,
     /// The lobby and every room the user is a member of.
     pub rooms: Vec<RoomInfo>,
 }
@@ -133,6 +139,9 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `NameTaken` if `names` is empty or so are the numbers.
     fn identify(&self, token: TokenHash, id: UserId, names: Vec<Claim<UserName>>, at: Ms) -> Reply<Identity>;
+
+    /// A user and the rooms they are in. `NotFound` for an unknown user.
+    fn account(&self, user: UserId) -> Reply<Account>;
 
     /// Gives a user another name and appends a `Renamed` to each room they are in except the lobby, and to
     /// the lobby if `tell_lobby`. The events' author carries the old name. The same name again changes

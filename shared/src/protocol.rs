@@ -279,7 +279,10 @@ pub enum ServerEnvelope {
         gap: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         after: Option<Seq>,
-        info: RoomInfo,
+        /// Not in the answer to `resume`, which is the same for all who stand at the same place: the
+        /// `welcome` before it has it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        info: Option<RoomInfo>,
     },
     /// The user is no longer a member.
     Left {

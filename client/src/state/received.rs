@@ -21,7 +21,7 @@ struct Page {
     head: Seq,
     events: Vec<Event>,
     is_newest: bool,
-    info: RoomInfo,
+    info: Option<RoomInfo>,
 }
 
 impl State {
@@ -133,7 +133,7 @@ impl State {
     }
 
     fn joined(&mut self, id: RoomId, page: Page, effects: &mut Vec<Effect>) {
-        let is_new = self.report(page.info);
+        let is_new = page.info.is_some_and(|info| self.report(info));
         self.confirm_all(&page.events, effects);
         let Some(room) = self.rooms.get_mut(&id) else { return };
         let is_full = page.events.len() >= self.limits.page_events;

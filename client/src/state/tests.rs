@@ -64,7 +64,7 @@ fn joined(info: RoomInfo, after: Option<Seq>, seqs: std::ops::RangeInclusive<Seq
         events: seqs.map(|seq| message(info.id, seq, 2, None)).collect(),
         gap: false,
         after,
-        info,
+        info: Some(info),
     }
 }
 
@@ -77,7 +77,7 @@ fn empty(info: RoomInfo) -> ServerEnvelope {
         events: Vec::new(),
         gap: false,
         after: None,
-        info,
+        info: Some(info),
     }
 }
 

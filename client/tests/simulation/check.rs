@@ -99,7 +99,8 @@ impl World {
     fn infos(&self, token: u8) -> (UserId, String, BTreeMap<RoomId, RoomInfo>) {
         let identity = now(self.store.identify([token; 32], UserId::from_bits(0), Vec::new(), 0));
         assert!(!identity.fresh);
-        let rooms = identity.rooms.into_iter().map(|info| (info.id, info)).collect();
+        let account = now(self.store.account(identity.user.id));
+        let rooms = account.rooms.into_iter().map(|info| (info.id, info)).collect();
         (identity.user.id, identity.user.name.to_string(), rooms)
     }
 

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
+use crate::encoded::Encoded;
 use crate::websocket::Frame;
 
 /// The end of a list.
@@ -42,7 +43,7 @@ struct Node {
 
 /// One message, encoded once for all who are owed it.
 #[derive(Debug)]
-struct Encoded {
+struct Forms {
     plain: Bytes,
     /// For those that negotiated permessage-deflate.
     deflated: Option<Bytes>,
@@ -51,7 +52,7 @@ struct Encoded {
 /// The frames of one turn and the lists of who is owed them.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
-    frames: Vec<Encoded>,
+    frames: Vec<Forms>,
     nodes: Vec<Node>,
     /// The frames of the last list that was joined, and their bytes: members of one room are often owed the
     /// same.
@@ -75,8 +76,14 @@ impl Frames {
     /// Adds a frame of this turn; answers its number.
     pub fn add(&mut self, plain: Frame, deflated: Option<Frame>) -> u32 {
         self.bytes += plain.0.len();
-        self.frames.push(Encoded { plain: plain.0, deflated: deflated.map(|frame| frame.0) });
+        self.frames.push(Forms { plain: plain.0, deflated: deflated.map(|frame| frame.0) });
         (self.frames.len() - 1) as u32
+    }
+
+    /// Adds a text that many are owed, compressed too if somebody takes that; answers its number.
+    pub fn share(&mut self, text: &Encoded, deflate: bool) -> u32 {
+        let deflated = if deflate { text.deflated().cloned() } else { None };
+        self.add(text.frame().clone(), deflated)
     }
 
     /// Puts a frame at the end of a connection's list.
@@ -101,7 +108,7 @@ impl Frames {
     }
 
     fn bytes(&self, frame: u32, deflate: bool) -> &Bytes {
-        let Encoded { plain, deflated } = &self.frames[frame as usize];
+        let Forms { plain, deflated } = &self.frames[frame as usize];
         deflated.as_ref().filter(|_| deflate).unwrap_or(plain)
     }
 

@@ -47,7 +47,10 @@ impl Hub {
             (Pending::Identify(asker), Ok(Answer::Identity(identity))) => {
                 self.identified(now, asker, identity, out);
             }
-            (Pending::Identify(asker), _) => {
+            (Pending::Account(asker), Ok(Answer::Account(account))) => {
+                self.account_read(now, asker, account, out);
+            }
+            (Pending::Identify(asker) | Pending::Account(asker), _) => {
                 if self.asked(asker).is_some() {
                     out.push(Effect::Close { conn: asker.conn, code: CloseCode::TryLater });
                 }
@@ -86,6 +89,10 @@ impl Hub {
             (Pending::Replay { asker, info, .. }, Err(error)) => {
                 self.refuse(asker, "join", Some(info.id), &error, out);
             }
+            (Pending::Resume { room, after }, Ok(Answer::Page(page))) => {
+                self.resumed(room, after, Ok(page), out);
+            }
+            (Pending::Resume { room, after }, Err(error)) => self.resumed(room, after, Err(error), out),
             (Pending::History { asker, room, before }, Ok(Answer::Page(page))) => {
                 if self.still_in(asker, room, "history", out) {
                     let events = page.events;
@@ -152,7 +159,7 @@ impl Hub {
     }
 
     /// Whether the asker is there and still in the room; one who has left meanwhile is refused.
-    fn still_in(&self, asker: Asker, room: RoomId, request: &str, out: Out) -> bool {
+    pub(super) fn still_in(&self, asker: Asker, room: RoomId, request: &str, out: Out) -> bool {
         let is_in = self.asked(asker).is_some() && self.is_member(asker.conn, room);
         if !is_in {
             self.refuse(asker, request, Some(room), &StoreError::NotFound, out);

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::broker::Topic;
 use crate::names;
-use crate::store::{Append, Identity, TokenHash};
+use crate::store::{Account, Append, Identity, TokenHash};
 
 impl Hub {
     pub(super) fn connected(
@@ -39,19 +39,11 @@ impl Hub {
 
     /// Asks the store who a connection is.
     pub(super) fn start(&mut self, now: Ms, conn: Conn, resume: Vec<Resume>, out: Out) {
-        let Some(session) = self.session_mut(conn) else { return };
-        session.phase = Phase::Starting(Box::new(Starting { resume, ..Starting::default() }));
-        self.identify(now, conn, out);
-    }
-
-    fn identify(&mut self, now: Ms, conn: Conn, out: Out) {
         let id = UserId::from_bits(self.rng.u64(..));
         let names = names::candidates(&mut self.rng);
         let at = now + self.wall_offset;
-        let asked_at = self.serial + 1;
         let Some(session) = self.session_mut(conn) else { return };
-        let Phase::Starting(starting) = &mut session.phase else { return };
-        starting.asked_at = asked_at;
+        session.phase = Phase::Starting(Box::new(Starting { resume, ..Starting::default() }));
         let asker = Asker { conn, serial: session.serial };
         let query = Query::Identify { token: session.token, id, names, at };
         self.ask(Pending::Identify(asker), query, out);
@@ -60,20 +52,41 @@ impl Hub {
     pub(super) fn identified(&mut self, now: Ms, asker: Asker, identity: Identity, out: Out) {
         let Some(session) = self.session_mut(asker.conn).filter(|s| s.serial == asker.serial) else { return };
         let Phase::Starting(starting) = &mut session.phase else { return };
-        starting.is_fresh |= identity.fresh;
-        let asked_at = starting.asked_at;
+        starting.is_fresh = identity.fresh;
         let user = identity.user.id;
+        if !self.users.contains_key(&user) {
+            self.follow_user(now, identity.user, out);
+        }
+        self.ask_account(asker.conn, user, out);
+    }
+
+    /// Asks for all that a user is in. Only what the store says after the user is followed is followed by all
+    /// that changes later.
+    fn ask_account(&mut self, conn: Conn, user: UserId, out: Out) {
+        let asked_at = self.serial + 1;
+        let Some(session) = self.session_mut(conn) else { return };
+        let Phase::Starting(starting) = &mut session.phase else { return };
+        starting.asked_at = asked_at;
+        let asker = Asker { conn, serial: session.serial };
+        self.ask(Pending::Account(asker), Query::Account { user }, out);
+    }
+
+    pub(super) fn account_read(&mut self, now: Ms, asker: Asker, account: Account, out: Out) {
+        let Some(session) = self.session_mut(asker.conn).filter(|s| s.serial == asker.serial) else { return };
+        let Phase::Starting(starting) = &mut session.phase else { return };
+        let asked_at = starting.asked_at;
+        let user = account.user.id;
         match self.users.get(&user) {
             // What changed since was heard, and nothing did.
             Some(present) if present.changed_at <= asked_at => {}
-            Some(_) => return self.identify(now, asker.conn, out),
+            Some(_) => return self.ask_account(asker.conn, user, out),
+            // That took so long that the user was put away again.
             None => {
-                // Only what the store says from now on is followed by all that changes later.
-                self.follow_user(now, identity.user, out);
-                return self.identify(now, asker.conn, out);
+                self.follow_user(now, account.user, out);
+                return self.ask_account(asker.conn, user, out);
             }
         }
-        let ids: Vec<RoomId> = identity.rooms.iter().map(|info| info.id).collect();
+        let ids: Vec<RoomId> = account.rooms.iter().map(|info| info.id).collect();
         let mut missing = 0;
         for id in ids {
             let room = self.follow(now, id, out);
@@ -84,7 +97,7 @@ impl Hub {
         }
         let Some(session) = self.session_mut(asker.conn) else { return };
         let Phase::Starting(starting) = &mut session.phase else { return };
-        starting.identity = Some(identity);
+        starting.account = Some(account);
         starting.rooms_missing = missing;
         if missing == 0 {
             self.welcome(now, asker.conn, out);
@@ -110,19 +123,19 @@ impl Hub {
     pub(super) fn welcome(&mut self, now: Ms, conn: Conn, out: Out) {
         let Some(session) = self.session_mut(conn) else { return };
         let Phase::Starting(starting) = &mut session.phase else { return };
-        let Some(identity) = starting.identity.take() else { return };
+        let Some(account) = starting.account.take() else { return };
         let asked_at = starting.asked_at;
-        let is_current = self.users.get(&identity.user.id).is_some_and(|user| user.changed_at <= asked_at);
+        let is_current = self.users.get(&account.user.id).is_some_and(|user| user.changed_at <= asked_at);
         let is_put_away = |info: &RoomInfo| self.rooms.get(&info.id).is_none_or(|room| !room.loaded);
-        if !is_current || identity.rooms.iter().any(is_put_away) {
+        if !is_current || account.rooms.iter().any(is_put_away) {
             // Something changed while rooms were loaded, or that took so long that one was put away again.
-            return self.identify(now, conn, out);
+            return self.ask_account(conn, account.user.id, out);
         }
         let Some(session) = self.session_mut(conn) else { return };
         let Phase::Starting(starting) = std::mem::replace(&mut session.phase, Phase::Ready) else { return };
         let Starting { resume, early, is_fresh, .. } = *starting;
-        let Identity { user, rooms, .. } = identity;
-        let mode = session.mode;
+        let Account { user, rooms } = account;
+        let (mode, asker) = (session.mode, Asker { conn, serial: session.serial });
         session.user = Some(user.id);
         self.absent.remove(&user.id);
         if let Some(present) = self.users.get_mut(&user.id) {
@@ -160,14 +173,14 @@ impl Hub {
         let before = out.len();
         for Resume { room, epoch, seq } in resume {
             let texts = out[before..].iter().map(|effect| match effect {
-                Effect::Send { text, .. } => text.len(),
+                Effect::Share { text, .. } => text.text().len(),
                 _ => 0,
             });
             if texts.sum::<usize>() > RESUME_BYTES_MAX {
                 break;
             }
             match rooms.iter().find(|info| info.id == room) {
-                Some(info) => self.answer_join(conn, info.clone(), Some(seq), Some(epoch), out),
+                Some(_) => self.answer_resume(asker, room, epoch, seq, out),
                 None => {
                     let failure = Failure::new(ErrorCode::NotFound, "You are not in that room.");
                     self.fail(

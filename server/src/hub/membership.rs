@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use shared::model::{LOBBY, Ms, RoomId, Seq, UserId};
-use shared::protocol::{
-    Event, EventKind, PAGE_EVENTS_MAX, PlainMessage, Presence, RoomInfo, ServerEnvelope, encode,
-};
+use shared::protocol::{Event, PAGE_EVENTS_MAX, Presence, RoomInfo, ServerEnvelope};
 
 use super::room::{Replay, Room};
 use super::session::{Mode, Phase};
-use super::{Asker, Conn, Effect, Hub, Out, Pending, Query, Ticket, Waiter};
-use crate::broker::{Hint, Topic};
-use crate::store::{Entered, Page};
+use super::{Asker, Conn, Effect, HOLE_GRACE_MS, Hub, Out, Pending, Query, Ticket, Waiter, encode_shared};
+use crate::broker::{Hint, Logged, Topic};
+use crate::encoded::Encoded;
+use crate::store::{Entered, Page, StoreError};
 
 impl Hub {
     /// The room's state here; a room that is new here is followed and loaded.
@@ -54,7 +53,7 @@ impl Hub {
                     // They may have left again meanwhile.
                     if self.asked(asker).is_some() && self.is_member(asker.conn, info.id) {
                         self.listen(asker.conn, info.id);
-                        self.answer_join(asker.conn, info, after, None, out);
+                        self.answer_join(asker.conn, info, after, out);
                     }
                 }
                 Waiter::Attach { user, info } => self.attach(user, info, out),
@@ -67,7 +66,7 @@ impl Hub {
         room.fetching = false;
         let before = room.applied;
         for event in page.events {
-            let delivered = room.apply(Arc::new(event));
+            let delivered = room.apply(Arc::new(Logged::new(event)));
             deliver(id, !room.plain.is_empty(), &delivered, out);
         }
         if room.has_hole() || room.applied < page.head {
@@ -78,6 +77,20 @@ impl Hub {
                 room.refetch = true;
                 self.refetch.insert(id);
             }
+        }
+    }
+
+    /// An event is known whose predecessor is not. It may be on its way; if it stays away, it is read.
+    pub(super) fn note_hole(&mut self, now: Ms, id: RoomId, out: Out) {
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        if !room.has_hole() {
+            room.hole_since = None;
+            return;
+        }
+        let since = *room.hole_since.get_or_insert(now);
+        self.holes.insert(id);
+        if now - since >= HOLE_GRACE_MS {
+            self.fetch(id, out);
         }
     }
 
@@ -121,19 +134,12 @@ impl Hub {
         }
     }
 
-    /// Answers a `join`, or one room of a `resume`, of a connection that listens to the room.
-    pub(super) fn answer_join(
-        &mut self,
-        conn: Conn,
-        info: RoomInfo,
-        after: Option<Seq>,
-        epoch: Option<u32>,
-        out: Out,
-    ) {
+    /// Answers a `join` of a connection that listens to the room.
+    pub(super) fn answer_join(&mut self, conn: Conn, info: RoomInfo, after: Option<Seq>, out: Out) {
         let Some(user) = self.session(conn).and_then(|session| session.user) else { return };
         let info = self.current_info(info, user);
         let Some(room) = self.rooms.get(&info.id) else { return };
-        match room.replay(after, epoch) {
+        match room.replay(after, None) {
             Replay::Events { events, gap } => self.send_joined(conn, info, after, events, gap, out),
             Replay::Read(seq) => {
                 let Some(session) = self.session(conn) else { return };
@@ -144,18 +150,60 @@ impl Hub {
         }
     }
 
+    /// Answers one room of a `resume` of a connection that listens to the room. Many stand at the same place
+    /// after an outage: the store is asked once for all of them, and they get one text.
+    pub(super) fn answer_resume(&mut self, asker: Asker, id: RoomId, epoch: u32, seq: Seq, out: Out) {
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        if let Some(text) = room.answer(epoch, seq) {
+            out.push(Effect::Share { conn: asker.conn, text });
+            return;
+        }
+        match room.replay(Some(seq), Some(epoch)) {
+            Replay::Events { events, gap } => {
+                let text = resumed(id, room, seq, events, gap);
+                room.keep_answer(epoch, seq, text.clone());
+                self.answering.insert(id);
+                out.push(Effect::Share { conn: asker.conn, text });
+            }
+            Replay::Read(after) => {
+                let askers = room.resuming.entry(after).or_default();
+                askers.push(asker);
+                if askers.len() == 1 {
+                    let query = Query::EventsAfter { room: id, after, limit: PAGE_EVENTS_MAX };
+                    self.ask(Pending::Resume { room: id, after }, query, out);
+                }
+            }
+        }
+    }
+
+    /// The store answered for those who stand at `after`.
+    pub(super) fn resumed(&mut self, id: RoomId, after: Seq, page: Result<Page, StoreError>, out: Out) {
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        let askers = room.resuming.remove(&after).unwrap_or_default();
+        match page {
+            Ok(page) => {
+                let events = room.with_tail(after, page.events);
+                let text = resumed(id, room, after, events, false);
+                for asker in askers {
+                    if self.still_in(asker, id, "hello", out) {
+                        out.push(Effect::Share { conn: asker.conn, text: text.clone() });
+                    }
+                }
+            }
+            Err(error) => {
+                for asker in askers {
+                    self.refuse(asker, "hello", Some(id), &error, out);
+                }
+            }
+        }
+    }
+
     /// The part of a replay that was not in memory is here: what is in memory is put behind it.
     pub(super) fn replayed(&mut self, asker: Asker, info: RoomInfo, after: Seq, page: Page, out: Out) {
         let Some(user) = self.asked(asker).and_then(|session| session.user) else { return };
         let info = self.current_info(info, user);
-        let mut events = page.events;
-        // What the store has and this hub has not yet delivered will come as events.
-        if let Some(room) = self.rooms.get(&info.id) {
-            events.retain(|event| event.seq <= room.applied);
-            let last = events.last().map_or(after, |event| event.seq);
-            let space = PAGE_EVENTS_MAX - events.len();
-            events.extend(room.after(last).unwrap_or_default().into_iter().take(space));
-        }
+        let Some(room) = self.rooms.get(&info.id) else { return };
+        let events = room.with_tail(after, page.events);
         self.send_joined(asker.conn, info, Some(after), events, false, out);
     }
 
@@ -168,7 +216,7 @@ impl Hub {
         gap: bool,
         out: Out,
     ) {
-        let (room, epoch, head) = (info.id, info.epoch, info.head);
+        let (room, epoch, head, info) = (info.id, info.epoch, info.head, Some(info));
         self.send(conn, &ServerEnvelope::Joined { room, epoch, head, events, gap, after, info }, out);
     }
 
@@ -199,7 +247,7 @@ impl Hub {
         let room = self.follow(now, id, out);
         if room.loaded {
             self.listen(asker.conn, id);
-            self.answer_join(asker.conn, info, after, None, out);
+            self.answer_join(asker.conn, info, after, out);
         } else {
             room.waiting.push(Waiter::Join { asker, info, after });
         }
@@ -232,7 +280,7 @@ impl Hub {
             });
             if is_full {
                 self.listen(conn, info.id);
-                self.answer_join(conn, info.clone(), None, None, out);
+                self.answer_join(conn, info.clone(), None, out);
             }
         }
         self.tell_presence_in(user, info.id, out);
@@ -268,18 +316,17 @@ impl Hub {
     }
 }
 
+/// The answer to a `resume`: nothing in it is about the reader.
+fn resumed(id: RoomId, room: &Room, after: Seq, events: Vec<Event>, gap: bool) -> Arc<Encoded> {
+    let (epoch, head, after) = (room.epoch, room.applied, Some(after));
+    encode_shared(&ServerEnvelope::Joined { room: id, epoch, head, events, gap, after, info: None })
+}
+
 /// Sends events that are in order to a room's listeners.
-pub(super) fn deliver(room: RoomId, has_plain: bool, events: &[Arc<Event>], out: Out) {
-    for event in events {
-        let plain = match &event.kind {
-            EventKind::Message { body } if has_plain => Some(encode(&PlainMessage {
-                sender: event.user.name.to_string(),
-                message: body.as_str().to_owned(),
-            })),
-            _ => None,
-        };
-        let full = Some(encode(&ServerEnvelope::Event((**event).clone())));
-        out.push(Effect::Fanout { room, full, plain });
+pub(super) fn deliver(room: RoomId, has_plain: bool, events: &[Arc<Logged>], out: Out) {
+    for logged in events {
+        let plain = if has_plain { logged.plain().cloned() } else { None };
+        out.push(Effect::Fanout { room, full: Some(logged.full().clone()), plain });
     }
 }
 
@@ -298,6 +345,6 @@ pub(super) fn tell_membership(entered: &Entered, users: impl Iterator<Item = Use
 pub(super) fn publish_events(events: Vec<Event>, out: Out) {
     for event in events {
         let topic = Topic::Room(event.room);
-        out.push(Effect::Publish { topic, hint: Hint::Event(Arc::new(event)) });
+        out.push(Effect::Publish { topic, hint: Hint::Event(Arc::new(Logged::new(event))) });
     }
 }

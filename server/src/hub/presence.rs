@@ -3,11 +3,9 @@
 use std::collections::HashSet;
 
 use shared::model::{LOBBY, Ms, RoomId, UserId};
-use shared::protocol::{
-    CROWD, LIST_MAX, PLAIN_LEFT, Person, PlainMessage, Presence, ServerEnvelope, User, encode,
-};
+use shared::protocol::{CROWD, LIST_MAX, PLAIN_LEFT, Person, PlainMessage, Presence, ServerEnvelope, User};
 
-use super::{Conn, Effect, Hub, Out, PLAIN_CROWD, PRESENCE_CROWD_EVERY_MS, PRESENCE_EVERY_MS};
+use super::{Conn, Effect, Hub, Out, PLAIN_CROWD, PRESENCE_CROWD_EVERY_MS, PRESENCE_EVERY_MS, encode_shared};
 use crate::broker::{Hint, HubId, Topic};
 
 impl Hub {
@@ -61,7 +59,7 @@ impl Hub {
         let is_gone = was != Presence::Offline && room.roster.presence(user.id) == Presence::Offline;
         if is_gone && (1..=PLAIN_CROWD).contains(&room.plain.len()) {
             let message = PlainMessage { sender: user.name.to_string(), message: PLAIN_LEFT.into() };
-            out.push(Effect::Fanout { room: id, full: None, plain: Some(encode(&message)) });
+            out.push(Effect::Fanout { room: id, full: None, plain: Some(encode_shared(&message)) });
         }
     }
 
@@ -83,7 +81,7 @@ impl Hub {
             }
             if !room.full.is_empty() {
                 let online = room.roster.online() as u32;
-                let full = Some(encode(&ServerEnvelope::Presence { room: *id, online, people }));
+                let full = Some(encode_shared(&ServerEnvelope::Presence { room: *id, online, people }));
                 out.push(Effect::Fanout { room: *id, full, plain: None });
             }
             false

@@ -3,19 +3,24 @@
 //! The room puts events in order by `seq`, however their hints arrive, and says when something is missing.
 //! Pure: it must not know sessions' protocol, the store or the broker.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use shared::model::{Ms, Seq};
 use shared::presence::Roster;
 use shared::protocol::{Event, PAGE_EVENTS_MAX, REPLAY_EVENTS_MAX};
 
-use super::{Conn, Waiter};
+use super::{Asker, Conn, Waiter};
+use crate::broker::Logged;
+use crate::encoded::Encoded;
 
 /// Events kept in memory behind the newest, so that most joins and resumes ask no database.
 pub(super) const TAIL_EVENTS: usize = 256;
 /// Hints kept that are ahead of a hole. More are dropped: they come back from the store.
 const AHEAD_EVENTS_MAX: usize = 512;
+
+/// Answers to `resume` that are kept for others who stand at the same place.
+const ANSWERS_MAX: usize = 16;
 
 /// What a reader who stands at some `seq` is to be told.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +46,7 @@ pub(super) struct Room {
     /// The newest events, without holes, ending at `applied`.
     tail: VecDeque<Arc<Event>>,
     /// Events beyond a hole.
-    ahead: BTreeMap<Seq, Arc<Event>>,
+    ahead: BTreeMap<Seq, Arc<Logged>>,
     /// The highest `seq` heard of, kept or not.
     highest: Seq,
     /// Connections that speak `magpie.v1`.
@@ -55,6 +60,12 @@ pub(super) struct Room {
     pub people_text: Option<(Ms, String)>,
     /// What waits for the room to be loaded.
     pub waiting: Vec<Waiter>,
+    /// Who waits for events to be read of the store, by the `seq` at which they stand.
+    pub resuming: HashMap<Seq, Vec<Asker>>,
+    /// Answers to `resume` by epoch and `seq`, as long as `applied` stays as it is.
+    answers: HashMap<(u32, Seq), Arc<Encoded>>,
+    /// Since when a known event could not be delivered because one before it is missing.
+    pub hole_since: Option<Ms>,
     /// Since when nobody listens.
     pub idle_since: Ms,
 }
@@ -76,6 +87,9 @@ impl Room {
             presence_told: 0,
             people_text: None,
             waiting: Vec::new(),
+            resuming: HashMap::new(),
+            answers: HashMap::new(),
+            hole_since: None,
             idle_since: now,
         }
     }
@@ -97,17 +111,18 @@ impl Room {
 
     /// Takes an event from a hint or the store. Answers with the events that are now in order, to be
     /// delivered. Repeats give nothing; an event beyond a hole waits.
-    pub fn apply(&mut self, event: Arc<Event>) -> Vec<Arc<Event>> {
-        self.highest = self.highest.max(event.seq);
-        if self.loaded && event.seq <= self.applied {
+    pub fn apply(&mut self, logged: Arc<Logged>) -> Vec<Arc<Logged>> {
+        let seq = logged.event.seq;
+        self.highest = self.highest.max(seq);
+        if self.loaded && seq <= self.applied {
             return Vec::new();
         }
-        if self.loaded && event.seq == self.applied + 1 && self.ahead.is_empty() {
-            self.deliver(event.clone());
-            return vec![event];
+        if self.loaded && seq == self.applied + 1 && self.ahead.is_empty() {
+            self.deliver(logged.event.clone());
+            return vec![logged];
         }
-        if self.ahead.len() < AHEAD_EVENTS_MAX || event.seq == self.applied + 1 {
-            self.ahead.insert(event.seq, event);
+        if self.ahead.len() < AHEAD_EVENTS_MAX || seq == self.applied + 1 {
+            self.ahead.insert(seq, logged);
         }
         if self.loaded { self.drain() } else { Vec::new() }
     }
@@ -120,21 +135,22 @@ impl Room {
     fn deliver(&mut self, event: Arc<Event>) {
         debug_assert_eq!(event.seq, self.applied + 1);
         self.applied = event.seq;
+        self.answers.clear();
         self.tail.push_back(event);
         if self.tail.len() > TAIL_EVENTS {
             self.tail.pop_front();
         }
     }
 
-    fn drain(&mut self) -> Vec<Arc<Event>> {
+    fn drain(&mut self) -> Vec<Arc<Logged>> {
         let mut delivered = Vec::new();
         while let Some(entry) = self.ahead.first_entry() {
             match entry.key().cmp(&(self.applied + 1)) {
                 std::cmp::Ordering::Less => drop(entry.remove()),
                 std::cmp::Ordering::Equal => {
-                    let event = entry.remove();
-                    self.deliver(event.clone());
-                    delivered.push(event);
+                    let logged = entry.remove();
+                    self.deliver(logged.event.clone());
+                    delivered.push(logged);
                 }
                 std::cmp::Ordering::Greater => break,
             }
@@ -150,6 +166,16 @@ impl Room {
         let first = self.applied + 1 - self.tail.len() as u64;
         let skip = (seq + 1).checked_sub(first)? as usize;
         Some(self.tail.iter().skip(skip).take(PAGE_EVENTS_MAX).map(|event| (**event).clone()).collect())
+    }
+
+    /// A page that was read of the store after a `seq`, with what is in memory behind it. What the store has
+    /// and this hub has not yet delivered will come as events.
+    pub fn with_tail(&self, after: Seq, mut events: Vec<Event>) -> Vec<Event> {
+        events.retain(|event| event.seq <= self.applied);
+        let last = events.last().map_or(after, |event| event.seq);
+        let space = PAGE_EVENTS_MAX.saturating_sub(events.len());
+        events.extend(self.after(last).unwrap_or_default().into_iter().take(space));
+        events
     }
 
     /// The newest page. The tail always holds one, or the whole log.
@@ -169,6 +195,23 @@ impl Room {
             Some(events) => Replay::Events { events, gap: false },
             None => Replay::Read(after),
         }
+    }
+
+    /// The answer to a `resume` that was given before to another who stands at the same place.
+    pub fn answer(&self, epoch: u32, after: Seq) -> Option<Arc<Encoded>> {
+        self.answers.get(&(epoch, after)).cloned()
+    }
+
+    /// Keeps an answer for as long as nothing new is said.
+    pub fn keep_answer(&mut self, epoch: u32, after: Seq, text: Arc<Encoded>) {
+        if self.answers.len() < ANSWERS_MAX {
+            self.answers.insert((epoch, after), text);
+        }
+    }
+
+    /// Gives back the memory of kept answers.
+    pub fn forget_answers(&mut self) {
+        self.answers = HashMap::new();
     }
 
     /// Messages of others in memory after `seq`: what an unread count that was made at `seq` lacks.
@@ -199,18 +242,22 @@ mod tests {
         room
     }
 
-    fn seqs(events: &[Arc<Event>]) -> Vec<Seq> {
-        events.iter().map(|event| event.seq).collect()
+    fn logged(seq: Seq) -> Arc<Logged> {
+        Arc::new(Logged::new(event(seq)))
+    }
+
+    fn seqs(events: &[Arc<Logged>]) -> Vec<Seq> {
+        events.iter().map(|logged| logged.event.seq).collect()
     }
 
     #[test]
     fn hints_are_put_in_order_once() {
         let mut room = room(3);
-        assert!(room.apply(event(5).into()).is_empty());
+        assert!(room.apply(logged(5)).is_empty());
         assert!(room.has_hole());
-        assert!(room.apply(event(3).into()).is_empty());
-        assert_eq!(seqs(&room.apply(event(4).into())), [4, 5]);
-        assert!(room.apply(event(4).into()).is_empty());
+        assert!(room.apply(logged(3)).is_empty());
+        assert_eq!(seqs(&room.apply(logged(4))), [4, 5]);
+        assert!(room.apply(logged(4)).is_empty());
         assert!(!room.has_hole());
     }
 
@@ -218,7 +265,7 @@ mod tests {
     fn hints_before_the_first_page_are_kept() {
         let mut room = Room::new(0);
         for seq in [2, 4, 3] {
-            assert!(room.apply(event(seq).into()).is_empty());
+            assert!(room.apply(logged(seq)).is_empty());
         }
         room.load(1, 2, vec![event(1), event(2)]);
         assert_eq!((room.applied, room.newest().len()), (4, 4));
@@ -228,12 +275,12 @@ mod tests {
     fn a_hint_that_was_not_kept_is_not_forgotten() {
         let mut room = Room::new(0);
         for seq in 2..1_000 {
-            room.apply(event(seq).into());
+            room.apply(logged(seq));
         }
         room.load(1, 1, vec![event(1)]);
         assert!(room.applied < 999 && room.has_hole());
         for seq in room.applied + 1..1_000 {
-            room.apply(event(seq).into());
+            room.apply(logged(seq));
         }
         assert!(!room.has_hole());
     }

@@ -5,7 +5,7 @@
 use shared::model::{Ms, RoomId, UserId};
 use shared::protocol::{ClientEnvelope, Presence, Resume};
 
-use crate::store::{Identity, TokenHash};
+use crate::store::{Account, TokenHash};
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +41,8 @@ pub(super) enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct Starting {
     pub resume: Vec<Resume>,
-    pub identity: Option<Identity>,
-    /// The ticket of the question that `identity` answers.
+    pub account: Option<Account>,
+    /// The ticket of the question that `account` answers.
     pub asked_at: u64,
     /// Whether the user was made by this session.
     pub is_fresh: bool,

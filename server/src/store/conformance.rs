@@ -415,8 +415,8 @@ fn unread_counts_messages_of_others(open: Open) {
     enter(&*store, den, &bob);
     let unread = |user: &User| {
         let info = ok(store.room_info(den, user.id));
-        let listed = ok(store.identify(token(user.id.bits()), UserId::from_bits(77), Vec::new(), 9)).rooms;
-        assert!(listed.contains(&info), "room_info and identify agree");
+        let listed = ok(store.account(user.id)).rooms;
+        assert!(listed.contains(&info), "room_info and account agree");
         info.unread
     };
     assert_eq!((unread(&ada), unread(&bob)), (0, 0), "a join is no message");
@@ -483,15 +483,18 @@ fn identify_is_idempotent(open: Open) {
         read: 0,
         unread: 0,
     };
-    assert_eq!(first.rooms, [lobby]);
+    assert_eq!(ok(store.account(first.user.id)).rooms, [lobby]);
     let den = room(&*store, 50, "den", &first.user);
     let check = |store: &dyn Store| {
         let again = ok(store.identify(token(1), UserId::from_bits(2), vec![user_claim("Bob")], 2));
         assert!(!again.fresh);
         assert_eq!(again.user, first.user);
-        let ids: BTreeSet<RoomId> = again.rooms.iter().map(|info| info.id).collect();
+        let account = ok(store.account(first.user.id));
+        assert_eq!(account.user, first.user);
+        let ids: BTreeSet<RoomId> = account.rooms.iter().map(|info| info.id).collect();
         assert_eq!(ids, BTreeSet::from([LOBBY, den]));
         assert_eq!(ok(store.directory(first.user.id, 9))[0].members, 1, "no second user was made");
+        assert_eq!(wait(store.account(UserId::from_bits(2))), Err(StoreError::NotFound));
     };
     check(&*store);
     drop(store);
@@ -654,7 +657,7 @@ fn rooms_are_joined_and_left(open: Open) {
     assert_eq!(wait(store.room_info(den, bob.id)), Err(StoreError::NotFound));
     assert_eq!(append(&*store, message(den, &bob, "x", None)), Err(StoreError::NotMember));
     assert_eq!(ok(store.members(den, 9)), (vec![ada.clone()], 1));
-    let rooms = ok(store.identify(token(2), bob.id, Vec::new(), 9)).rooms;
+    let rooms = ok(store.account(bob.id)).rooms;
     assert_eq!(rooms.len(), 1);
 
     // A name can look like an id; an id that names no room is then looked up as a name.
@@ -693,7 +696,7 @@ fn direct_rooms_are_for_two(open: Open) {
         assert_eq!(ok(store.join(by_id(id), user.id, 1, 6)).events, []);
         assert_eq!(wait(store.leave(id, user.id, 6)), Err(StoreError::NotFound));
         say(&*store, id, user, "hello");
-        assert!(ok(store.identify(token(user.id.bits()), user.id, Vec::new(), 7)).rooms.len() == 2);
+        assert!(ok(store.account(user.id)).rooms.len() == 2);
     }
     assert_eq!(ok(store.members(id, 9)), (vec![ada.clone(), bob], 2));
     assert!(ok(store.directory(ada.id, 9)).iter().all(|listing| listing.id != id));
@@ -855,7 +858,7 @@ fn everything_is_kept(open: Open) {
     (0..5).for_each(|_| drop(say(&*store, den, &ada, "x")));
     ok(store.mark_read(den, bob.id, 4));
     let seen = |store: &dyn Store| {
-        let rooms = ok(store.identify(token(2), bob.id, Vec::new(), 9)).rooms;
+        let rooms = ok(store.account(bob.id)).rooms;
         let logs: Vec<_> = rooms.iter().map(|info| ok(store.events_after(info.id, 0, 99))).collect();
         (rooms, logs, ok(store.directory(bob.id, 9)), ok(store.members(den, 9)))
     };
@@ -887,6 +890,7 @@ enum Op {
     After(u64, Seq, usize),
     Before(u64, Seq, usize),
     Identify(u64, u64, u8),
+    Account(u64),
     Rename(u64, u8, bool),
     Create(u64, u8, u64, usize),
     Direct(u64, u64, u64, usize),
@@ -917,6 +921,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (room(), 0..9u64, 0..5usize).prop_map(|(a, b, c)| Op::After(a, b, c)),
         1 => (room(), 0..9u64, 0..5usize).prop_map(|(a, b, c)| Op::Before(a, b, c)),
         4 => (user(), user(), name()).prop_map(|(a, b, c)| Op::Identify(a, b, c)),
+        2 => user().prop_map(Op::Account),
         2 => (user(), name(), any::<bool>()).prop_map(|(a, b, c)| Op::Rename(a, b, c)),
         3 => (room(), room_name(), user(), max()).prop_map(|(a, b, c, d)| Op::Create(a, b, c, d)),
         2 => (room(), user(), user(), max()).prop_map(|(a, b, c, d)| Op::Direct(a, b, c, d)),
@@ -955,6 +960,7 @@ fn answer(store: &dyn Store, op: &Op, at: i64) -> String {
         Op::Identify(session, id, name) => {
             show(store.identify(token(*session), user(id), vec![named(name)], at))
         }
+        Op::Account(id) => show(store.account(user(id))),
         Op::Rename(id, name, tell) => show(store.rename(user(id), named(name), *tell, at)),
         Op::Create(id, name, by, max) => {
             show(store.create_room(room(id), room_named(name), user(by), *max, at))

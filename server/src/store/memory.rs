@@ -10,8 +10,8 @@ use shared::model::{Claim, LOBBY, LOBBY_NAME, Ms, Ref, RoomId, RoomName, Seq, Us
 use shared::protocol::{Event, EventKind, Listing, RoomInfo, RoomKind, UNREAD_MAX, User};
 
 use super::{
-    Append, Appended, Entered, Identity, Page, Reply, RoomKey, Store, StoreError, TokenHash, UNREAD_SCAN_MAX,
-    numbered,
+    Account, Append, Appended, Entered, Identity, Page, Reply, RoomKey, Store, StoreError, TokenHash,
+    UNREAD_SCAN_MAX, numbered,
 };
 
 /// A handle to a store in memory. Clones share it, so that a test can keep one across "restarts".
@@ -240,7 +240,7 @@ impl State {
         names: &[Claim<UserName>],
     ) -> Result<Identity, StoreError> {
         if let Some(user) = self.sessions.get(&token) {
-            return Ok(Identity { user: self.user(*user)?, fresh: false, rooms: self.rooms_of(*user)? });
+            return Ok(Identity { user: self.user(*user)?, fresh: false });
         }
         if self.users.contains_key(&id) {
             return Err(StoreError::Unavailable("a user has that id".into()));
@@ -256,7 +256,7 @@ impl State {
         self.user_skeletons.insert(claim.skeleton, id);
         self.sessions.insert(token, id);
         self.cursors.insert((id, LOBBY), self.room(LOBBY)?.head());
-        Ok(Identity { user, fresh: true, rooms: self.rooms_of(id)? })
+        Ok(Identity { user, fresh: true })
     }
 
     fn rename(
@@ -436,6 +436,10 @@ impl Store for MemoryStore {
         _at: Ms,
     ) -> Reply<Identity> {
         self.write(|state| state.identify(token, id, &names))
+    }
+
+    fn account(&self, user: UserId) -> Reply<Account> {
+        self.read(|state| Ok(Account { user: state.user(user)?, rooms: state.rooms_of(user)? }))
     }
 
     fn rename(

@@ -21,13 +21,16 @@ use shared::model::{Claim, Ms, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{Event, Listing, RoomInfo, User};
 
 use super::{
-    Append, Appended, Entered, Identity, Page, Reply, RoomKey, Store, StoreError, TokenHash, room_kind_name,
+    Account, Append, Appended, Entered, Identity, Page, Reply, RoomKey, Store, StoreError, TokenHash,
+    room_kind_name,
 };
 use queue::{Queue, Threads};
 use write::{Change, Writer};
 
 /// Threads, and connections, that read.
 const READERS: usize = 2;
+/// Reads that share a transaction, where that many wait.
+const READ_BATCH_MAX: usize = 32;
 /// Reads that may wait; one more is answered with `Unavailable`.
 const READS_WAITING_MAX: usize = 16_384;
 /// Writes that may wait, each append of a batch counted; one more is answered with `Unavailable`.
@@ -75,8 +78,8 @@ pub struct SqliteStore {
     lock: Mutex<Option<File>>,
 }
 
-/// A piece of work for a reader's connection.
-type Read = Box<dyn FnOnce(&Connection) + Send>;
+/// A piece of work for a reader's connection, or for the reason why there is none.
+type Read = Box<dyn FnOnce(Result<&Connection, &rusqlite::Error>) + Send>;
 
 /// Why a piece of work did not end well.
 #[derive(Debug)]
@@ -138,8 +141,8 @@ impl SqliteStore {
             configure(&connection, "PRAGMA query_only = ON;").map_err(database)?;
             let reads = store.reads.clone();
             let run = move || {
-                while let Some(read) = reads.take() {
-                    read(&connection);
+                while let Some(reads) = reads.take_some(READ_BATCH_MAX) {
+                    read_all(&connection, reads);
                 }
             };
             store.readers.start(&format!("store-read-{place}"), run).map_err(OpenError::Thread)?;
@@ -167,7 +170,11 @@ impl SqliteStore {
         let work: Read = Box::new(move |connection| {
             // Whoever asked may have gone away.
             if !tx.is_closed() {
-                let _ = tx.send(snapshot(connection, read));
+                let answer = match connection {
+                    Ok(connection) => read(connection).map_err(explain_read),
+                    Err(error) => Err(unreadable(error)),
+                };
+                let _ = tx.send(answer);
             }
         });
         match self.reads.put(1, work) {
@@ -212,19 +219,25 @@ fn write_to<T: Send + 'static>(
     }
 }
 
-/// Reads in one transaction, so that all that is read stands as it stood at one moment.
-fn snapshot<T>(
-    connection: &Connection,
-    read: impl FnOnce(&Connection) -> Result<T, Trouble>,
-) -> Result<T, StoreError> {
-    let transaction = connection.unchecked_transaction().map_err(Trouble::from);
-    transaction.and_then(|transaction| read(&transaction)).map_err(|trouble| match trouble {
+/// Does all of some reads in one transaction. What a read sees stands as it stood at one moment after it was
+/// asked for.
+fn read_all(connection: &Connection, reads: Vec<Read>) {
+    match connection.unchecked_transaction() {
+        Ok(transaction) => reads.into_iter().for_each(|read| read(Ok(&transaction))),
+        Err(error) => reads.into_iter().for_each(|read| read(Err(&error))),
+    }
+}
+
+fn explain_read(trouble: Trouble) -> StoreError {
+    match trouble {
         Trouble::Refused(error) => error,
-        Trouble::Medium(error) => {
-            tracing::error!(%error, "cannot read the database");
-            StoreError::Unavailable(error.to_string())
-        }
-    })
+        Trouble::Medium(error) => unreadable(&error),
+    }
+}
+
+fn unreadable(error: &rusqlite::Error) -> StoreError {
+    tracing::error!(%error, "cannot read the database");
+    StoreError::Unavailable(error.to_string())
 }
 
 fn no_answer() -> StoreError {
@@ -295,6 +308,10 @@ impl Store for SqliteStore {
                 None => write_to(&writes, 1, move |writer| writer.identify(token, id, &names, at)).await,
             }
         })
+    }
+
+    fn account(&self, user: UserId) -> Reply<Account> {
+        self.read(move |connection| read::account(connection, user))
     }
 
     fn rename(

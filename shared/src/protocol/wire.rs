@@ -109,7 +109,7 @@ impl TryFrom<AnyEnvelope> for ServerEnvelope {
                 events: need(any.events)?,
                 gap: need(any.gap)?,
                 after: any.after,
-                info: need(any.info)?,
+                info: any.info,
             },
             "left" => ServerEnvelope::Left { room: need(any.room)? },
             "history" => ServerEnvelope::History {

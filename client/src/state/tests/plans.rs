@@ -210,7 +210,7 @@ impl World {
             _ => self.log.len().saturating_sub(PAGE),
         };
         let events = self.log[start..].iter().take(PAGE).cloned().collect();
-        ServerEnvelope::Joined { room: LOBBY, epoch: 1, head, events, gap, after, info: self.info() }
+        ServerEnvelope::Joined { room: LOBBY, epoch: 1, head, events, gap, after, info: Some(self.info()) }
     }
 
     fn serve(&mut self, puts_off: bool) {

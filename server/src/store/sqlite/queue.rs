@@ -44,11 +44,6 @@ impl<J> Queue<J> {
         Ok(())
     }
 
-    /// Waits for a job; `None` when the queue is closed and empty.
-    pub(super) fn take(&self) -> Option<J> {
-        self.take_some(1).map(|mut jobs| jobs.remove(0))
-    }
-
     /// Waits for work, and takes all there is until it weighs `weight_max` or more. `None` when the queue is
     /// closed and empty.
     pub(super) fn take_some(&self, weight_max: usize) -> Option<Vec<J>> {

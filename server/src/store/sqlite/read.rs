@@ -6,7 +6,7 @@ use shared::protocol::{Event, EventKind, Listing, RoomInfo, RoomKind, UNREAD_MAX
 use uuid::Uuid;
 
 use super::{Trouble, limit, number, room_kind_name};
-use crate::store::{Identity, Page, RoomKey, StoreError, TokenHash, UNREAD_SCAN_MAX, kind_name};
+use crate::store::{Account, Identity, Page, RoomKey, StoreError, TokenHash, UNREAD_SCAN_MAX, kind_name};
 
 /// Selects events, in the order that `event` reads.
 macro_rules! events {
@@ -278,15 +278,17 @@ pub(super) fn rooms_of(connection: &Connection, user: UserId) -> Result<Vec<Room
     Ok(infos)
 }
 
+pub(super) fn account(connection: &Connection, id: UserId) -> Result<Account, Trouble> {
+    Ok(Account { user: user(connection, id)?, rooms: rooms_of(connection, id)? })
+}
+
 /// The user of a session, if there is one.
 pub(super) fn identity(connection: &Connection, token: &TokenHash) -> Result<Option<Identity>, Trouble> {
     let mut statement = connection.prepare_cached("SELECT user FROM sessions WHERE token = ?1")?;
     let Some(id) = statement.query_row([token.as_slice()], |row| row.get(0)).optional()? else {
         return Ok(None);
     };
-    let user = user(connection, user_id(id)?)?;
-    let rooms = rooms_of(connection, user.id)?;
-    Ok(Some(Identity { user, fresh: false, rooms }))
+    Ok(Some(Identity { user: user(connection, user_id(id)?)?, fresh: false }))
 }
 
 /// The room that a key names for a user. A conversation of others is passed over as if it did not exist.

@@ -248,8 +248,7 @@ impl Writer {
             writer.count_members(LOBBY, 1)?;
             let head = writer.head(LOBBY)?.unwrap_or(0);
             writer.set_cursor(LOBBY, id, head)?;
-            let rooms = read::rooms_of(&writer.connection, id)?;
-            Ok(Identity { user: User { id, name: claim.name }, fresh: true, rooms })
+            Ok(Identity { user: User { id, name: claim.name }, fresh: true })
         })
     }
 

@@ -1,0 +1,130 @@
+//! One of the threads that serve: an engine, and HTTP for the connections that are given to it.
+//!
+//! A connection stays on its worker from its first byte to its last. Workers share the store, the broker and
+//! what [`Shared`] has; their hubs are peers, as those of several nodes are. It must not know how
+//! connections are accepted.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::{LocalSet, spawn_local};
+
+use crate::accept::{self, Arrival, Patience};
+use crate::broker::{Broker, HubId};
+use crate::config::Config;
+use crate::connection;
+use crate::engine::Engine;
+use crate::handshake::Rules;
+use crate::routes::{self, Context, lab};
+use crate::store::Store;
+
+/// How long a worker that goes down waits for its connections and its last commits.
+const DRAIN_WAIT: Duration = Duration::from_secs(20);
+
+/// What all workers of a process have in common.
+pub struct Shared {
+    pub config: Config,
+    pub store: Arc<dyn Store>,
+    pub broker: Arc<dyn Broker>,
+    /// True from the moment the server goes down.
+    pub draining: Arc<AtomicBool>,
+    pub lab: Option<Arc<lab::Lab>>,
+}
+
+/// The engine ended although nobody asked it to.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the engine failed; the log says where")]
+pub struct EngineFailed;
+
+/// Serves what arrives until `stop` is true, then drains. Runs inside a `LocalSet`.
+///
+/// # Errors
+/// The engine ended by itself, which is a fault of ours.
+pub async fn run(
+    hub: HubId,
+    shared: Arc<Shared>,
+    mut arrivals: mpsc::UnboundedReceiver<Arrival>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), EngineFailed> {
+    let Shared { config, store, broker, draining, lab } = &*shared;
+    let mut seed = [0; 8];
+    if getrandom::fill(&mut seed).is_err() {
+        tracing::warn!("the system gives no random bytes; ids will be guessable");
+    }
+    let seed = u64::from_ne_bytes(seed);
+    let engine = Engine::new(hub, config.engine(), store.clone(), broker.clone(), seed);
+    let mut engine_task = spawn_local(engine.clone().run());
+
+    let (upgrades, mut upgraded) = mpsc::unbounded_channel();
+    let context = Arc::new(Context {
+        rules: Rules {
+            scheme: "http",
+            allowed_origins: config.allow_origin.clone(),
+            deflate: !config.no_deflate,
+        },
+        secret: store.secret(),
+        store: store.clone(),
+        upgrades,
+        ping_interval: Duration::from_secs(config.ping_interval),
+        max_frame_bytes: config.max_frame_bytes as usize,
+        max_echo_bytes: config.max_echo_bytes as usize,
+        draining: draining.clone(),
+        lab: lab.clone(),
+    });
+    let service = TowerToHyperService::new(warp::service(routes::all(context)));
+    let patience = Patience {
+        idle: Duration::from_secs(config.idle_timeout),
+        header: Duration::from_secs(config.header_timeout),
+    };
+    let (turns, stopped) = (Arc::new(Semaphore::new(accept::HANDSHAKES_MAX)), stop.clone());
+    loop {
+        tokio::select! {
+            Some(arrival) = arrivals.recv() => {
+                let serving = accept::serve(arrival, turns.clone(), patience, service.clone(), stopped.clone());
+                spawn_local(serving);
+            }
+            Some(upgrade) = upgraded.recv() => {
+                spawn_local(connection::serve(Rc::clone(&engine), upgrade));
+            }
+            _ = &mut engine_task => return Err(EngineFailed),
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    // What was answered with 101 while the worker went down is told so by the engine.
+    spawn_local({
+        let engine = engine.clone();
+        async move {
+            while let Some(upgrade) = upgraded.recv().await {
+                spawn_local(connection::serve(Rc::clone(&engine), upgrade));
+            }
+        }
+    });
+    engine.drain(DRAIN_WAIT).await;
+    Ok(())
+}
+
+/// Runs a worker on a thread of its own; `ended` is told how that ended, or dropped.
+pub fn on_a_thread(
+    hub: HubId,
+    shared: Arc<Shared>,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+    stop: watch::Receiver<bool>,
+    ended: oneshot::Sender<Result<(), EngineFailed>>,
+) {
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "cannot start a worker"),
+        };
+        let end = LocalSet::new().block_on(&runtime, run(hub, shared, arrivals, stop));
+        let _ = ended.send(end);
+    };
+    if let Err(error) = std::thread::Builder::new().name(format!("worker-{hub}")).spawn(work) {
+        tracing::error!(%error, "cannot start a worker");
+    }
+}
