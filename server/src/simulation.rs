@@ -38,6 +38,7 @@ pub struct Node {
     answers: VecDeque<Input>,
     outputs: HashMap<Conn, Vec<Output>>,
     connections: Conn,
+    queries: usize,
     now: Ms,
 }
 
@@ -72,6 +73,7 @@ impl Node {
             answers: VecDeque::new(),
             outputs: HashMap::new(),
             connections: 0,
+            queries: 0,
             now: 0,
         };
         node.tick(0);
@@ -171,6 +173,7 @@ impl Node {
                 self.answers.push_back(Input::Appended { ticket, result });
             }
             Effect::Query { ticket, query } => {
+                self.queries += 1;
                 let answer = query_store(&*self.store, query).now_or_never();
                 let late = || Err(StoreError::Unavailable("the store is not ready at once".into()));
                 self.answers.push_back(Input::Answered { ticket, answer: answer.unwrap_or_else(late) });
@@ -179,6 +182,11 @@ impl Node {
             Effect::Follow(topic) => self.broker.follow(self.id, topic),
             Effect::Unfollow(topic) => self.broker.unfollow(self.id, topic),
         }
+    }
+
+    /// How often the store was asked, appends not counted.
+    pub fn queries(&self) -> usize {
+        self.queries
     }
 
     fn give(&mut self, conn: Conn, output: Output) {

@@ -61,7 +61,11 @@ fn allocations(members: usize, chars: usize) -> u64 {
     let say = |n: u128| {
         let reference = Ref(Uuid::from_u128(n));
         let body = format!("{n:09}{}", "m".repeat(chars));
-        engine.request(author, Ok(Request::Envelope(ClientEnvelope::Send { room: LOBBY, reference, body })), 1);
+        engine.request(
+            author,
+            Ok(Request::Envelope(ClientEnvelope::Send { room: LOBBY, reference, body })),
+            1,
+        );
     };
     let mut fewest = u64::MAX;
     for n in 1..=MESSAGES {

@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
-use shared::model::{LOBBY, Ms, Ref, RoomId};
+use shared::model::{Body, Claim, LOBBY, Ms, Ref, RoomId, UserId, UserName};
 use shared::protocol::{
-    CROWD, ClientEnvelope, CloseCode, PAGE_EVENTS_MAX, REPLAY_EVENTS_MAX, ServerEnvelope, encode,
+    CROWD, ClientEnvelope, CloseCode, EventKind, PAGE_EVENTS_MAX, REPLAY_EVENTS_MAX, ServerEnvelope, encode,
 };
 
 use super::{Conn, HubConfig, Mode};
-use crate::broker::Broker;
 use crate::broker::chaos::{Chaos, ChaosBroker};
 use crate::broker::memory::MemoryBroker;
+use crate::broker::{Broker, Hint, Logged, Topic};
 use crate::simulation::{Node, Output};
 use crate::store::memory::MemoryStore;
+use crate::store::{Append, Reply, Store};
 
 const UNLIMITED: HubConfig = HubConfig {
     message_rate: 0,
@@ -118,6 +120,15 @@ impl World {
         assert!(!told.is_empty(), "no answer");
         told[0].clone()
     }
+}
+
+/// What a store in memory answers, which is ready at once.
+fn now<T>(reply: Reply<T>) -> T {
+    reply.now_or_never().unwrap().unwrap()
+}
+
+fn claim(name: &str) -> Claim<UserName> {
+    UserName::claim(name).unwrap()
 }
 
 fn bodies(values: &[Value]) -> Vec<&str> {
@@ -627,6 +638,63 @@ fn a_resume_answers_each_room_once() {
     let entry = json!({"room": LOBBY, "epoch": 1, "seq": 0});
     world.send((0, conn), json!({"type": "hello", "resume": vec![entry; 400]}));
     assert_eq!(world.told((0, conn), "joined").len(), 1);
+}
+
+#[test]
+fn many_who_resume_at_one_place_cost_one_read_of_the_log() {
+    let mut world = World::new();
+    let a = world.join(1);
+    for _ in 0..600 {
+        world.say(a, LOBBY, "x");
+    }
+    // The first stands before what is kept in memory, the second within.
+    for (seq, reads) in [(100, 1), (550, 0)] {
+        let hello = json!({"type": "hello", "resume": [{"room": LOBBY, "epoch": 1, "seq": seq}]});
+        let node = &mut world.nodes[0];
+        let before = node.queries();
+        let conns: Vec<Conn> = (10..30).map(|person| node.connect(Mode::Full, [person; 32], false)).collect();
+        conns.iter().for_each(|conn| node.send(*conn, &hello.to_string()));
+        world.settle();
+        assert_eq!(world.nodes[0].queries() - before, 2 * conns.len() + reads, "two are for the start");
+        for conn in conns {
+            let joined = world.told((0, conn), "joined").remove(0);
+            let end = (seq + PAGE_EVENTS_MAX as u64).min(joined["head"].as_u64().unwrap());
+            assert_eq!(seqs(&joined["events"]), (seq + 1..=end).collect::<Vec<_>>());
+            assert!(joined.get("info").is_none());
+            world.nodes[0].close(conn);
+        }
+    }
+}
+
+#[test]
+fn an_event_that_is_a_little_late_is_waited_for_and_a_lost_one_is_read() {
+    let mut world = World::new();
+    let a = world.join(1);
+    let author = now(world.store.identify([9; 32], UserId::from_bits(9), vec![claim("Other")], 0)).user;
+    let mut events = Vec::new();
+    for text in ["one", "two", "three", "four"] {
+        let kind = EventKind::Message { body: Body::parse(text, 0).unwrap() };
+        let append = Append { room: LOBBY, author: author.clone(), at: 0, kind, reference: None };
+        events.push(now(world.store.append(vec![append])).remove(0).unwrap().event);
+    }
+    world.take(a);
+    let before = world.nodes[0].queries();
+    let [one, two, three, four] = events.try_into().unwrap();
+    let publish = |world: &mut World, event| {
+        world.broker.publish(9, Topic::Room(LOBBY), Hint::Event(Arc::new(Logged::new(event))));
+        world.settle();
+    };
+    publish(&mut world, two);
+    assert_eq!(world.told(a, "event"), [Value::Null; 0]);
+    publish(&mut world, one);
+    assert_eq!(bodies(&world.told(a, "event")), ["one", "two"]);
+    assert_eq!(world.nodes[0].queries(), before);
+    publish(&mut world, four);
+    world.pass(1_000);
+    assert_eq!(bodies(&world.told(a, "event")), ["three", "four"]);
+    assert_eq!(world.nodes[0].queries(), before + 1);
+    publish(&mut world, three);
+    assert_eq!(world.told(a, "event"), [Value::Null; 0]);
 }
 
 #[test]
