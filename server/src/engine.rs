@@ -8,10 +8,10 @@
 //! It must not know what an envelope means: that is the hub's, and how bytes become messages is
 //! `websocket`'s.
 
+mod inbox;
 mod outbox;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -29,12 +29,13 @@ use crate::gate::Permit;
 use crate::hub::{Answer, Conn, Effect, Hub, HubConfig, Input, Mode, Query};
 use crate::store::{Append, Store, StoreError};
 use crate::websocket::Frame;
+use inbox::{Inbox, Lane, Waiting};
 use outbox::{Backlog, Frames, NONE, Progress};
 
-/// Inputs taken in one turn before sockets are written.
-const TURN_INPUTS: usize = 1_024;
-/// Time after which a turn ends, and inputs after which it looks at the clock.
+/// How long a turn takes inputs of those who talk, and then of those who come and go; and after how many it
+/// looks at the clock.
 const TURN_TIME: Duration = Duration::from_millis(2);
+const TURN_TRAFFIC_TIME: Duration = Duration::from_millis(1);
 const TURN_LOOK: usize = 16;
 /// Sockets written before other tasks get their turn.
 const TURN_WRITES: usize = 256;
@@ -109,8 +110,8 @@ struct Connection {
     heard: bool,
     pinged: bool,
     controls: u32,
-    /// Bytes of its requests that wait in the inbox.
-    waiting_bytes: usize,
+    /// What it sent that waits in the inbox.
+    waiting: Waiting,
     /// The task that reads; ends with the connection.
     reader: Option<AbortHandle>,
     _permit: Arc<Permit>,
@@ -141,8 +142,8 @@ struct Shard {
     start: Instant,
     connections: Slab<Connection>,
     serial: u64,
-    /// What waits for the hub, with the bytes that count for the connection it came from.
-    inbox: VecDeque<(Input, usize)>,
+    /// What waits for the hub.
+    inbox: Inbox,
     /// Where the broker puts its hints.
     hints: Arc<Mutex<Vec<Hint>>>,
     queries: Vec<(u64, Query)>,
@@ -192,7 +193,7 @@ impl Engine {
             start: Instant::now(),
             connections: Slab::new(),
             serial: 0,
-            inbox: VecDeque::new(),
+            inbox: Inbox::default(),
             hints,
             queries: Vec::new(),
             appends: Vec::new(),
@@ -266,13 +267,13 @@ impl Engine {
                     Ok(results) => {
                         debug_assert_eq!(results.len(), tickets.len());
                         for (ticket, result) in tickets.into_iter().zip(results) {
-                            shard.inbox.push_back((Input::Appended { ticket, result }, 0));
+                            shard.inbox.push(Lane::Talk, Input::Appended { ticket, result });
                         }
                     }
                     Err(error) => {
                         for ticket in tickets {
                             let result = Err(error.clone());
-                            shard.inbox.push_back((Input::Appended { ticket, result }, 0));
+                            shard.inbox.push(Lane::Talk, Input::Appended { ticket, result });
                         }
                     }
                 }
@@ -281,6 +282,10 @@ impl Engine {
         }
         for (ticket, query) in std::mem::take(&mut shard.queries) {
             shard.asked += 1;
+            let lane = match query {
+                Query::Identify { .. } | Query::Account { .. } => Lane::Traffic,
+                _ => Lane::Talk,
+            };
             let reply = query_store(&*shard.store, query);
             let engine = Rc::downgrade(self);
             tokio::task::spawn_local(async move {
@@ -288,7 +293,7 @@ impl Engine {
                 let Some(engine) = engine.upgrade() else { return };
                 let mut shard = engine.shard.borrow_mut();
                 shard.asked -= 1;
-                shard.inbox.push_back((Input::Answered { ticket, answer }, 0));
+                shard.inbox.push(lane, Input::Answered { ticket, answer });
                 engine.wake.notify_one();
             });
         }
@@ -338,12 +343,12 @@ impl Engine {
             heard: true,
             pinged: false,
             controls: 0,
-            waiting_bytes: 0,
+            waiting: Waiting::default(),
             reader: None,
             _permit: permit,
         };
         let conn = shard.connections.insert(connection) as Conn;
-        shard.inbox.push_back((Input::Connected { conn, mode, token, ephemeral }, 0));
+        shard.put(conn, Input::Connected { conn, mode, token, ephemeral }, 0);
         if shard.is_draining {
             shard.close(conn, CloseCode::Restart);
         }
@@ -374,8 +379,7 @@ impl Engine {
         let mut shard = self.shard.borrow_mut();
         let Some(connection) = shard.connection(id) else { return };
         connection.heard = true;
-        connection.waiting_bytes += bytes;
-        shard.inbox.push_back((Input::Request { conn: id.conn, request }, bytes));
+        shard.put(id.conn, Input::Request { conn: id.conn, request }, bytes);
         self.wake.notify_one();
     }
 
@@ -465,11 +469,11 @@ impl Shard {
     /// Whether a connection's reader should pause.
     fn is_busy(&mut self, id: ConnId) -> bool {
         let is_full = self.inbox.len() > INBOX_MAX;
-        self.connection(id).is_some_and(|connection| is_full || connection.waiting_bytes > WAITING_BYTES_MAX)
+        self.connection(id).is_some_and(|connection| is_full || connection.waiting.bytes > WAITING_BYTES_MAX)
     }
 
     fn has_inputs(&self) -> bool {
-        !self.inbox.is_empty() || self.hints.lock().is_ok_and(|hints| !hints.is_empty())
+        self.inbox.len() > 0 || self.hints.lock().is_ok_and(|hints| !hints.is_empty())
     }
 
     /// Lets the hub take what waits, and carries out what needs no other task. What the store is asked stays
@@ -479,9 +483,8 @@ impl Shard {
         let mut out = Vec::new();
         let mut hints = Vec::new().into_iter();
         let begun = Instant::now();
-        for count in 0..TURN_INPUTS {
-            let is_long = count % TURN_LOOK == TURN_LOOK - 1 && begun.elapsed() >= TURN_TIME;
-            if is_long || self.frames.is_heavy() {
+        for count in 1.. {
+            if self.is_enough(count, begun, TURN_TIME) {
                 break;
             }
             if hints.len() == 0 {
@@ -489,25 +492,17 @@ impl Shard {
                 hints = new.unwrap_or_default().into_iter();
             }
             // Hints first: they are what everybody waits for, and the inbox may never be empty.
-            let (input, bytes) = match hints.next() {
-                Some(hint) => (Input::Hint(hint), 0),
-                None => match self.inbox.pop_front() {
-                    Some(next) => next,
-                    None => break,
-                },
-            };
-            if let Input::Request { conn, .. } = input
-                && let Some(connection) = self.connections.get_mut(conn as usize)
-            {
-                connection.waiting_bytes = connection.waiting_bytes.saturating_sub(bytes);
+            if let Some(hint) = hints.next() {
+                self.hub.handle(now, Input::Hint(hint), &mut out);
+                self.act_all(&mut out);
+            } else if !self.take(now, Lane::Talk, &mut out) {
+                break;
             }
-            let closed = if let Input::Closed { conn } = input { Some(conn) } else { None };
-            self.hub.handle(now, input, &mut out);
-            for effect in out.drain(..) {
-                self.act(effect);
-            }
-            if let Some(connection) = closed.and_then(|conn| self.connections.try_remove(conn as usize)) {
-                self.deflating -= usize::from(connection.deflate);
+        }
+        let begun = Instant::now();
+        for count in 1.. {
+            if self.is_enough(count, begun, TURN_TRAFFIC_TIME) || !self.take(now, Lane::Traffic, &mut out) {
+                break;
             }
         }
         // What was not taken stays in front.
@@ -516,6 +511,42 @@ impl Shard {
         {
             let newer = std::mem::take(&mut *queue);
             queue.extend(hints.chain(newer));
+        }
+    }
+
+    /// Whether a turn has decided enough, as its `count`th input comes.
+    fn is_enough(&self, count: usize, begun: Instant, most: Duration) -> bool {
+        self.frames.is_heavy() || count.is_multiple_of(TURN_LOOK) && begun.elapsed() >= most
+    }
+
+    /// Adds an input of a connection to the inbox.
+    fn put(&mut self, conn: Conn, input: Input, bytes: usize) {
+        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+        let is_talk = matches!(input, Input::Request { .. }) && self.hub.is_ready(conn);
+        let lane = if is_talk { Lane::Talk } else { Lane::Traffic };
+        self.inbox.push_of(&mut connection.waiting, lane, input, bytes);
+    }
+
+    /// Lets the hub take one input of a lane. False if there was none.
+    fn take(&mut self, now: Ms, lane: Lane, out: &mut Vec<Effect>) -> bool {
+        let Some((input, bytes)) = self.inbox.pop(lane) else { return false };
+        if let Input::Connected { conn, .. } | Input::Request { conn, .. } | Input::Closed { conn } = input
+            && let Some(connection) = self.connections.get_mut(conn as usize)
+        {
+            connection.waiting.taken(lane, bytes);
+        }
+        let closed = if let Input::Closed { conn } = input { Some(conn) } else { None };
+        self.hub.handle(now, input, out);
+        self.act_all(out);
+        if let Some(connection) = closed.and_then(|conn| self.connections.try_remove(conn as usize)) {
+            self.deflating -= usize::from(connection.deflate);
+        }
+        true
+    }
+
+    fn act_all(&mut self, out: &mut Vec<Effect>) {
+        for effect in out.drain(..) {
+            self.act(effect);
         }
     }
 
@@ -656,7 +687,7 @@ impl Shard {
     }
 
     fn tick(&mut self, ping_interval: Duration) {
-        self.inbox.push_back((Input::Tick { wall: wall_clock(SystemTime::now()) }, 0));
+        self.inbox.push(Lane::Talk, Input::Tick { wall: wall_clock(SystemTime::now()) });
         let now = Instant::now();
         let mut overdue = Vec::new();
         self.closing.retain(|(deadline, id)| {
@@ -709,7 +740,7 @@ impl Shard {
     fn finish(&mut self, id: ConnId) {
         let Some(connection) = self.connection(id) else { return };
         if !std::mem::replace(&mut connection.gone, true) {
-            self.inbox.push_back((Input::Closed { conn: id.conn }, 0));
+            self.put(id.conn, Input::Closed { conn: id.conn }, 0);
         }
     }
 }

@@ -404,6 +404,11 @@ impl Hub {
         self.session(conn).map(|session| session.mode)
     }
 
+    /// Whether a connection was welcomed.
+    pub fn is_ready(&self, conn: Conn) -> bool {
+        self.session(conn).is_some_and(Session::is_ready)
+    }
+
     fn session(&self, conn: Conn) -> Option<&Session> {
         self.sessions.get(conn as usize)?.as_ref()
     }
