@@ -240,6 +240,8 @@ enum Pending {
         asker: Asker,
         room: RoomId,
         after: Option<Seq>,
+        /// Otherwise they may get the room meanwhile as if they had entered it elsewhere, and need it no more.
+        was_listening: bool,
     },
     /// A part of a replay that is not in memory, for all who resume there.
     Resume {

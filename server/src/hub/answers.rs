@@ -78,6 +78,8 @@ impl Hub {
                 publish_events(events, out);
                 self.entered(now, ticket, asker, after, info, out);
             }
+            (Pending::Reread { asker, room, after: None, was_listening: false }, Ok(Answer::Info(_)))
+                if self.asked(asker).is_some_and(|session| session.listens_to(room)) => {}
             (Pending::Reread { asker, after, .. }, Ok(Answer::Info(info))) => {
                 self.entered(now, ticket, asker, after, info, out);
             }

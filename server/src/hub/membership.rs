@@ -32,7 +32,9 @@ impl Hub {
         // Nobody listens yet: those who wait get what is here with their answers.
         room.load(page.epoch, page.head, page.events);
         let has_hole = room.has_hole();
-        let waiting = std::mem::take(&mut room.waiting);
+        let mut waiting = std::mem::take(&mut room.waiting);
+        // Who asked is answered by that; an attachment then finds them there.
+        waiting.sort_by_key(|waiter| matches!(waiter, Waiter::Attach { .. }));
         if has_hole {
             self.fetch(id, out);
         }
@@ -231,10 +233,12 @@ impl Hub {
         out: Out,
     ) {
         let id = info.id;
-        let Some(user) = self.asked(asker).and_then(|session| session.user) else { return };
+        let Some(session) = self.asked(asker) else { return };
+        let (Some(user), was_listening) = (session.user, session.listens_to(id)) else { return };
         if self.is_stale(user, ticket) {
             // They may have left since.
-            self.ask(Pending::Reread { asker, room: id, after }, Query::RoomInfo { room: id, user }, out);
+            let pending = Pending::Reread { asker, room: id, after, was_listening };
+            self.ask(pending, Query::RoomInfo { room: id, user }, out);
             return;
         }
         let is_new = self.users.get_mut(&user).is_some_and(|present| {

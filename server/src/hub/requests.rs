@@ -112,7 +112,7 @@ impl Hub {
             ClientEnvelope::Join { room, after } => match room.parse() {
                 Ok(id) if self.is_member(conn, id) => {
                     let query = Query::RoomInfo { room: id, user };
-                    self.ask(Pending::Reread { asker, room: id, after }, query, out);
+                    self.ask(Pending::Reread { asker, room: id, after, was_listening: true }, query, out);
                 }
                 _ => {
                     let query = Query::Join { room: RoomKey::parse(&room), user, rooms_max, at };

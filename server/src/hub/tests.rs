@@ -344,6 +344,22 @@ fn rooms_are_made_found_joined_and_left() {
 }
 
 #[test]
+fn rooms_made_at_once_are_answered_once_each() {
+    let mut world = World::new();
+    let a = world.join(1);
+    for name in ["one", "two", "three"] {
+        world.nodes[0].send(a.1, &json!({"type": "create", "name": name}).to_string());
+    }
+    // What one answer causes comes before the next answer.
+    let node = &mut world.nodes[0];
+    while node.step() || node.answer(1) {}
+    let joined = world.told(a, "joined");
+    let mut names: Vec<_> = joined.iter().map(|joined| joined["info"]["name"].as_str().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["one", "three", "two"]);
+}
+
+#[test]
 fn a_direct_conversation_reaches_both_and_is_hidden_from_others() {
     let mut world = World::new();
     let [a, b, c] = [world.join(1), world.join(2), world.join(3)];
