@@ -13,12 +13,14 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use warp::http::{Request, Response, Uri};
 
 use crate::gate::{Full, Gate, Permit};
+use crate::tls::Tls;
 
 /// Most headers of one request; more are answered with 431.
 const HEADERS_MAX: usize = 100;
@@ -30,6 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const HANDSHAKES_MAX: usize = 32;
 /// How long a connection may keep its turn before it has said what it wants.
 const HANDSHAKE_TURN: Duration = Duration::from_millis(50);
+/// First byte of a TLS connection: the type of a handshake record (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
 /// Connections that may wait to be accepted: a whole restart's worth of clients.
 const BACKLOG: i32 = 8_192;
 
@@ -69,13 +73,17 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// A connection that was let in, on its way to a worker.
 pub struct Arrival {
     socket: std::net::TcpStream,
+    /// What it must speak; `None` is plain HTTP.
+    tls: Option<Arc<Tls>>,
     peer: PeerAddr,
     permit: Arc<Permit>,
 }
 
-/// Accepts until `stop` is true, and gives the workers of `seats` a connection each in turn.
+/// Accepts until `stop` is true, and gives the workers of `seats` a connection each in turn. With `tls`, all of
+/// them speak it.
 pub async fn run(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     gate: Arc<Gate>,
     seats: Vec<mpsc::UnboundedSender<Arrival>>,
     mut stop: watch::Receiver<bool>,
@@ -90,11 +98,14 @@ pub async fn run(
         match accepted.and_then(|(socket, address)| Ok((socket.into_std()?, address))) {
             Ok((socket, address)) => match gate.enter(address.ip()) {
                 Ok(permit) => {
-                    let arrival = Arrival { socket, peer: PeerAddr(address), permit: Arc::new(permit) };
+                    let (tls, peer) = (tls.clone(), PeerAddr(address));
+                    let arrival = Arrival { socket, tls, peer, permit: Arc::new(permit) };
                     if seats.next().is_none_or(|seat| seat.send(arrival).is_err()) {
                         return;
                     }
                 }
+                // Words would cost a handshake.
+                Err(_) if tls.is_some() => {}
                 Err(full) => drop(tokio::task::spawn_local(refuse(socket, full))),
             },
             Err(error) => {
@@ -108,13 +119,22 @@ pub async fn run(
 /// Answers a connection that is one too many, without reading what it wants.
 async fn refuse(socket: std::net::TcpStream, full: Full) {
     let Ok(socket) = TcpStream::from_std(socket) else { return };
-    let (status, text) = match full {
-        Full::Address => ("429 Too Many Requests", "Too many connections from your address."),
-        Full::Server => ("503 Service Unavailable", "The server is full. Try again later."),
+    let (head, text) = match full {
+        Full::Address => {
+            ("429 Too Many Requests\r\nRetry-After: 10", "Too many connections from your address.")
+        }
+        Full::Server => {
+            ("503 Service Unavailable\r\nRetry-After: 10", "The server is full. Try again later.")
+        }
     };
+    answer(socket, head, text).await;
+}
+
+/// Answers whatever is asked, and closes.
+async fn answer(socket: TcpStream, head: &str, text: &str) {
     let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Retry-After: 10\r\nConnection: close\r\n\r\n{text}",
+        "HTTP/1.1 {head}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{text}",
         text.len()
     );
     let _ = timeout(Duration::from_secs(1), socket.writable()).await;
@@ -130,11 +150,95 @@ async fn refuse(socket: std::net::TcpStream, full: Full) {
     .await;
 }
 
+/// The right to be at work on a first request, for a while.
+struct Turn {
+    right: Option<OwnedSemaphorePermit>,
+    until: Instant,
+}
+
+impl Turn {
+    async fn wait(turns: Arc<Semaphore>) -> Self {
+        let right = turns.acquire_owned().await.ok();
+        Self { right, until: Instant::now() + HANDSHAKE_TURN }
+    }
+}
+
 /// Serves a connection that a worker was given. Its first request waits for its turn: so many at once are at
 /// work between their first byte and their answer, and the others do not slow down those who talk already.
 pub async fn serve<S, B>(
-    Arrival { socket, peer, permit }: Arrival,
+    Arrival { socket, tls, peer, permit }: Arrival,
     turns: Arc<Semaphore>,
+    patience: Patience,
+    service: S,
+    stop: watch::Receiver<bool>,
+) where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Ok(socket) = TcpStream::from_std(socket) else { return };
+    match tls {
+        None => {
+            // hyper's own timer starts with the first byte.
+            if matches!(timeout(or_a_day(patience.idle), socket.readable()).await, Ok(Ok(()))) {
+                let turn = Turn::wait(turns).await;
+                serve_http(socket, turn, (peer, permit), patience, service, stop).await;
+            }
+        }
+        // On the heap, so that a plain connection is not larger for it.
+        Some(tls) => Box::pin(serve_tls(socket, &tls, turns, (peer, permit), patience, service, stop)).await,
+    }
+}
+
+/// TLS comes first, in the same turn.
+async fn serve_tls<S, B>(
+    socket: TcpStream,
+    tls: &Tls,
+    turns: Arc<Semaphore>,
+    peer: (PeerAddr, Arc<Permit>),
+    patience: Patience,
+    service: S,
+    stop: watch::Receiver<bool>,
+) where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut first = [0];
+    match timeout(or_a_day(patience.idle), socket.peek(&mut first)).await {
+        Ok(Ok(1)) if first[0] == TLS_HANDSHAKE => {}
+        // A method: somebody typed http.
+        Ok(Ok(1)) if first[0].is_ascii_uppercase() => {
+            return answer(socket, "400 Bad Request", "This port speaks TLS (https).").await;
+        }
+        _ => return,
+    }
+    let mut turn = Turn::wait(turns).await;
+    let mut handshake = pin!(timeout(or_a_day(patience.header), tls.acceptor().accept(socket)));
+    let stream = tokio::select! {
+        stream = handshake.as_mut() => stream,
+        () = sleep_until(turn.until) => {
+            turn.right = None;
+            handshake.await
+        }
+    };
+    // What fails here is the peer's, and it has its alert.
+    if let Ok(Ok(stream)) = stream {
+        serve_http(stream, turn, peer, patience, service, stop).await;
+    }
+}
+
+/// No limit is as good as a day.
+fn or_a_day(wait: Duration) -> Duration {
+    if wait.is_zero() { Duration::from_secs(86_400) } else { wait }
+}
+
+async fn serve_http<S, B, I>(
+    stream: I,
+    turn: Turn,
+    (peer, permit): (PeerAddr, Arc<Permit>),
     patience: Patience,
     service: S,
     mut stop: watch::Receiver<bool>,
@@ -143,16 +247,10 @@ pub async fn serve<S, B>(
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ok(socket) = TcpStream::from_std(socket) else { return };
-    // hyper's own timer starts with the first byte.
-    let is_patient = |wait: Duration| if wait.is_zero() { Duration::from_secs(86_400) } else { wait };
-    if !matches!(timeout(is_patient(patience.idle), socket.readable()).await, Ok(Ok(()))) {
-        return;
-    }
-    let Ok(turn) = turns.acquire_owned().await else { return };
-    let turn = Rc::new(Cell::new(Some(turn)));
-    let turn_until = Instant::now() + HANDSHAKE_TURN;
+    let turn_until = turn.until;
+    let turn = Rc::new(Cell::new(turn.right));
     let requested_at = Rc::new(Cell::new(Instant::now()));
     let service = {
         let (requested_at, turn) = (requested_at.clone(), turn.clone());
@@ -176,13 +274,13 @@ pub async fn serve<S, B>(
     };
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).max_headers(HEADERS_MAX);
-    http.header_read_timeout(is_patient(patience.header));
-    let connection = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
+    http.header_read_timeout(or_a_day(patience.header));
+    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = pin!(connection);
     let mut ends_at = None;
     let mut has_turn = true;
     loop {
-        let idle_at = requested_at.get() + is_patient(patience.idle);
+        let idle_at = requested_at.get() + or_a_day(patience.idle);
         let is_ending = ends_at.is_some();
         tokio::select! {
             // Who is slow to say what they want lets the next one begin.
@@ -194,7 +292,7 @@ pub async fn serve<S, B>(
             _ = connection.as_mut() => return,
             // Ends an idle connection; one at work is ended after its answer.
             () = sleep_until(idle_at), if !is_ending => {
-                if requested_at.get() + is_patient(patience.idle) <= Instant::now() {
+                if requested_at.get() + or_a_day(patience.idle) <= Instant::now() {
                     ends_at = Some(Instant::now() + ENDING_WAIT);
                     connection.as_mut().graceful_shutdown();
                 }

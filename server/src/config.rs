@@ -12,6 +12,7 @@ use shared::protocol::FRAME_BYTES_MAX;
 
 use crate::engine::EngineConfig;
 use crate::hub::HubConfig;
+use crate::tls::Files;
 
 /// Longest message that can be allowed, in bytes. A peer can make the server hold as much for it.
 const FRAME_BYTES_CEILING: u64 = 64 * 1024 * 1024;
@@ -59,6 +60,20 @@ pub struct Config {
     /// Threads that serve connections; 0 is one for every two cores.
     #[arg(long, env = "MAGPIE_WORKERS", default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(..=256))]
     pub workers: u16,
+
+    /// Certificate, and those that lead to its authority, as PEM: all addresses then speak TLS (https). Read
+    /// again when it changes and at SIGHUP.
+    #[arg(long, env = "MAGPIE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, as PEM.
+    #[arg(long, env = "MAGPIE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Speak TLS with a certificate of our own making, for trying out: browsers will warn. It is kept in the
+    /// data directory.
+    #[arg(long, env = "MAGPIE_TLS_SELF_SIGNED", value_parser = switch())]
+    pub tls_self_signed: bool,
 
     /// Origin whose pages may connect besides the server's own, such as https://chat.example.org; may be
     /// given several times.
@@ -141,12 +156,38 @@ pub struct Config {
     pub no_lab: bool,
 }
 
+/// Where the certificate comes from.
+#[derive(Clone, Debug)]
+pub enum Certificate {
+    Files(Files),
+    SelfSigned,
+}
+
 impl Config {
     /// Threads that serve. The other cores are for the store, the kernel and the rest of the machine.
     pub fn workers(&self) -> usize {
         match self.workers {
             0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
             workers => workers.into(),
+        }
+    }
+
+    /// Whether to speak TLS, and as whom.
+    ///
+    /// # Errors
+    /// The flags contradict each other: a sentence for the operator.
+    pub fn certificate(&self) -> Result<Option<Certificate>, &'static str> {
+        match (&self.tls_cert, &self.tls_key, self.tls_self_signed) {
+            (None, None, false) => Ok(None),
+            (None, None, true) => Ok(Some(Certificate::SelfSigned)),
+            (Some(cert), Some(key), false) => {
+                Ok(Some(Certificate::Files(Files { cert: cert.clone(), key: key.clone() })))
+            }
+            (_, _, true) => {
+                Err("--tls-self-signed makes its own certificate: leave out --tls-cert and --tls-key")
+            }
+            (Some(_), None, false) => Err("--tls-cert needs --tls-key"),
+            (None, Some(_), false) => Err("--tls-key needs --tls-cert"),
         }
     }
 
@@ -222,5 +263,17 @@ mod tests {
         assert!(matches!(announce.command, Some(Command::Announce { text, .. }) if text == "tea is ready"));
         assert!(Arguments::try_parse_from(["magpie", "announce", " "]).is_err());
         assert!(Arguments::try_parse_from(["magpie", "--ping-interval", "0"]).is_err());
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key_and_nothing_else() {
+        let certificate = |flags: &str| {
+            Arguments::try_parse_from(flags.split(' ')).unwrap().config.certificate().map_err(str::len)
+        };
+        assert!(matches!(certificate("magpie --tls-key k --tls-cert c"), Ok(Some(Certificate::Files(_)))));
+        assert!(matches!(certificate("magpie --tls-self-signed"), Ok(Some(Certificate::SelfSigned))));
+        for bad in ["--tls-key k", "--tls-cert c", "--tls-self-signed --tls-cert c --tls-key k"] {
+            assert!(certificate(&format!("magpie {bad}")).is_err(), "{bad}");
+        }
     }
 }

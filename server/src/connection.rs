@@ -9,16 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use shared::protocol::{CloseCode, decode};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::engine::{ConnId, Engine, NewConnection};
 use crate::gate::Permit;
 use crate::handshake::Deflate;
 use crate::hub::{Mode, Request};
+use crate::socket::Socket;
 use crate::store::TokenHash;
 use crate::websocket::{Frame, Incoming, Machine};
 
@@ -74,11 +72,8 @@ pub struct Upgrade {
 pub async fn serve(engine: Rc<Engine>, upgrade: Upgrade) {
     let Upgrade { on_upgrade, purpose, deflate, permit, message_bytes_max, ping_interval } = upgrade;
     let Ok(Ok(upgraded)) = timeout(UPGRADE_WAIT, on_upgrade).await else { return };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let socket = parts.io.into_inner();
-    let early = parts.read_buf.to_vec();
-    // A system without the option only queues more in its kernel.
-    let _ = SockRef::from(&socket).set_tcp_notsent_lowat(NOTSENT_BYTES);
+    let Some((socket, early)) = Socket::take_over(upgraded) else { return };
+    socket.limit_unsent(NOTSENT_BYTES);
     let machine = Machine::new(message_bytes_max, deflate.is_some());
     let deflate = deflate.is_some_and(Deflate::compresses);
     match purpose {
@@ -103,13 +98,7 @@ pub async fn serve(engine: Rc<Engine>, upgrade: Upgrade) {
 }
 
 /// Reads a chat connection to its end.
-async fn read(
-    engine: Rc<Engine>,
-    id: ConnId,
-    socket: Rc<TcpStream>,
-    mut machine: Machine,
-    mut early: Vec<u8>,
-) {
+async fn read(engine: Rc<Engine>, id: ConnId, socket: Rc<Socket>, mut machine: Machine, mut early: Vec<u8>) {
     let mut is_over = !take(&engine, id, machine.feed(&mut early, |incoming| pass(&engine, id, incoming)));
     drop(early);
     loop {
@@ -182,7 +171,7 @@ enum Reply {
 
 /// A connection to one of the trial addresses: reads, answers, and reads on once its answer is taken.
 struct Trial {
-    socket: TcpStream,
+    socket: Socket,
     machine: Machine,
     deflate: bool,
     ping_interval: Duration,
@@ -200,7 +189,7 @@ enum End {
 impl Trial {
     async fn run(mut self, early: Vec<u8>, events: Option<Duration>) {
         if let End::Closing = self.talk(early, events).await {
-            let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write);
+            self.socket.shutdown_write();
             let end = Instant::now() + TRIAL_CLOSE_WAIT;
             let mut rest = [0; 4096];
             while Instant::now() < end
@@ -285,7 +274,7 @@ impl Trial {
     }
 
     async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
+        while !bytes.is_empty() || self.socket.owes() {
             timeout(TRIAL_WRITE_WAIT, self.socket.writable()).await??;
             match self.socket.try_write(bytes) {
                 Ok(written) => bytes = &bytes[written..],

@@ -20,13 +20,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use shared::model::Ms;
 use shared::protocol::CloseCode;
 use slab::Slab;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::broker::{Broker, Hint, HubId, Sink};
 use crate::gate::Permit;
 use crate::hub::{Answer, Conn, Effect, Hub, HubConfig, Input, Mode, Query};
+use crate::socket::Socket;
 use crate::store::{Append, Store, StoreError};
 use crate::websocket::Frame;
 use inbox::{Inbox, Lane, Waiting};
@@ -75,7 +75,7 @@ pub struct EngineConfig {
 /// A connection to be taken over.
 #[derive(Debug)]
 pub struct NewConnection {
-    pub socket: Rc<TcpStream>,
+    pub socket: Rc<Socket>,
     pub mode: Mode,
     pub token: [u8; 32],
     pub ephemeral: bool,
@@ -94,7 +94,7 @@ pub struct ConnId {
 #[derive(Debug)]
 struct Connection {
     serial: u64,
-    socket: Rc<TcpStream>,
+    socket: Rc<Socket>,
     mode: Mode,
     deflate: bool,
     /// The frames it is owed this turn, as a list in `Outbox`.
@@ -669,7 +669,7 @@ impl Shard {
         match progress {
             Ok(Progress::Done) if connection.closing && connection.owed.first == NONE => {
                 // The peer reads our close frame and then the end; its own end finishes the connection.
-                let _ = socket2::SockRef::from(&*connection.socket).shutdown(std::net::Shutdown::Write);
+                connection.socket.shutdown_write();
             }
             Ok(Progress::Done) => connection.answer_bytes = 0,
             Ok(Progress::Blocked) => {
@@ -732,7 +732,7 @@ impl Shard {
     fn cut(&mut self, id: ConnId) {
         let Some(connection) = self.connection(id) else { return };
         connection.closing = true;
-        let _ = socket2::SockRef::from(&*connection.socket).set_linger(Some(Duration::ZERO));
+        connection.socket.discard_at_end();
         self.finish(id);
     }
 

@@ -4,6 +4,7 @@
 //! - [`accept`] takes connections within the [`gate`]'s limits and gives each to a [`worker`], a thread with
 //!   an engine of its own, where it runs HTTP; [`routes`] answers requests
 //!   with the embedded [`assets`] and, by the rules of [`handshake`] and [`token`], upgrades sockets.
+//! - [`tls`] keeps the certificate; [`socket`] is plain TCP or TLS over it, and the same to all who use it.
 //! - [`connection`] reads a socket through [`websocket`], a machine without I/O.
 //! - [`engine`] owns the [`hub`], which decides everything and does nothing, and carries out its effects.
 //! - [`encoded`] holds what goes to many connections, encoded once.
@@ -24,7 +25,9 @@ pub mod hub;
 pub mod names;
 pub mod routes;
 pub mod simulation;
+pub mod socket;
 pub mod store;
+pub mod tls;
 pub mod token;
 pub mod websocket;
 pub mod worker;
@@ -45,11 +48,14 @@ use crate::control::Control;
 use crate::gate::Gate;
 use crate::routes::lab;
 use crate::store::Store;
+use crate::tls::Tls;
 use crate::worker::{EngineFailed, Shared};
 
 /// What a server runs on.
 pub struct Parts {
     pub listeners: Vec<TcpListener>,
+    /// What all listeners speak; `None` is plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     pub store: Arc<dyn Store>,
     pub broker: Arc<dyn Broker>,
     /// Tells this process from others on the same broker: the first of as many ids as it has workers.
@@ -75,7 +81,7 @@ async fn run_local(
     config: &Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), EngineFailed> {
-    let Parts { listeners, store, broker, hub, control } = parts;
+    let Parts { listeners, tls, store, broker, hub, control } = parts;
     if let Some(control) = control {
         let broker = broker.clone();
         let announce = move |text| {
@@ -88,6 +94,7 @@ async fn run_local(
     let draining = Arc::new(AtomicBool::new(false));
     let shared = Arc::new(Shared {
         config: config.clone(),
+        scheme: if tls.is_some() { "https" } else { "http" },
         store,
         broker,
         draining: draining.clone(),
@@ -112,7 +119,7 @@ async fn run_local(
     }
     let gate = Gate::new(config.max_connections, config.max_connections_per_address);
     for listener in listeners {
-        spawn_local(accept::run(listener, gate.clone(), seats.clone(), stopped.clone()));
+        spawn_local(accept::run(listener, tls.clone(), gate.clone(), seats.clone(), stopped.clone()));
     }
 
     let mut result = tokio::select! {

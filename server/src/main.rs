@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use server::broker::memory::MemoryBroker;
-use server::config::{Arguments, Command, Config};
+use server::config::{Arguments, Certificate, Command, Config};
 use server::control::{self, Control, Order};
 use server::store::sqlite::SqliteStore;
+use server::tls::Tls;
 use server::{Parts, accept};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -28,7 +30,10 @@ fn main() -> ExitCode {
         Some(Command::Announce { text, data }) => runtime.block_on(async {
             control::order(&data, &Order::Announce { text }).await.map_err(anyhow::Error::msg)
         }),
-        None => runtime.block_on(serve(&arguments.config)),
+        None => match arguments.config.certificate() {
+            Ok(certificate) => runtime.block_on(serve(&arguments.config, certificate)),
+            Err(text) => Arguments::command().error(ErrorKind::ArgumentConflict, text).exit(),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,7 +52,7 @@ fn log_to_stderr() {
     if std::io::stderr().is_terminal() { log.init() } else { log.json().flatten_event(true).init() }
 }
 
-async fn serve(config: &Config) -> anyhow::Result<()> {
+async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Result<()> {
     // Each connection is a descriptor; the usual soft limit of 1,024 is soon reached.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files");
@@ -56,15 +61,25 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let control = Control::open(&config.data)
         .inspect_err(|error| tracing::warn!(%error, "no control socket; `magpie announce` will not work"))
         .ok();
+    let tls = match certificate {
+        None => None,
+        Some(Certificate::Files(files)) => Some(Tls::open(files)?),
+        Some(Certificate::SelfSigned) => Some(Tls::self_signed(&config.data, &config.listen)?),
+    };
+    if let Some(tls) = &tls {
+        tracing::info!(fingerprint = tls.fingerprint(), "certificate");
+        tokio::spawn(tls.clone().watch()?);
+    }
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let mut listeners = Vec::new();
     for address in &config.listen {
         let listener = accept::bind(*address).with_context(|| format!("cannot listen on {address}"))?;
-        let url = format!("http://{}", listener.local_addr()?);
+        let url = format!("{scheme}://{}", listener.local_addr()?);
         tracing::info!(%url, data = %config.data.display(), "listening");
         listeners.push(listener);
     }
     let broker = Arc::new(MemoryBroker::default());
-    let parts = Parts { listeners, store: Arc::new(store), broker, hub: 1, control };
+    let parts = Parts { listeners, tls, store: Arc::new(store), broker, hub: 1, control };
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

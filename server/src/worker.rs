@@ -28,6 +28,8 @@ const DRAIN_WAIT: Duration = Duration::from_secs(20);
 /// What all workers of a process have in common.
 pub struct Shared {
     pub config: Config,
+    /// `https` where the listeners speak TLS, else `http`.
+    pub scheme: &'static str,
     pub store: Arc<dyn Store>,
     pub broker: Arc<dyn Broker>,
     /// True from the moment the server goes down.
@@ -50,7 +52,7 @@ pub async fn run(
     mut arrivals: mpsc::UnboundedReceiver<Arrival>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), EngineFailed> {
-    let Shared { config, store, broker, draining, lab } = &*shared;
+    let Shared { config, scheme, store, broker, draining, lab } = &*shared;
     let mut seed = [0; 8];
     if getrandom::fill(&mut seed).is_err() {
         tracing::warn!("the system gives no random bytes; ids will be guessable");
@@ -61,11 +63,7 @@ pub async fn run(
 
     let (upgrades, mut upgraded) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
-        rules: Rules {
-            scheme: "http",
-            allowed_origins: config.allow_origin.clone(),
-            deflate: !config.no_deflate,
-        },
+        rules: Rules { scheme, allowed_origins: config.allow_origin.clone(), deflate: !config.no_deflate },
         secret: store.secret(),
         store: store.clone(),
         upgrades,

@@ -13,6 +13,7 @@ use server::broker::memory::MemoryBroker;
 use server::engine::{ConnId, Engine, EngineConfig, NewConnection};
 use server::gate::Gate;
 use server::hub::{HubConfig, Mode, Request};
+use server::socket::Socket;
 use server::store::memory::MemoryStore;
 use shared::model::{LOBBY, Ref};
 use shared::protocol::ClientEnvelope;
@@ -95,7 +96,7 @@ impl Client {
         other.set_nonblocking(true).unwrap();
         let _context = runtime.enter();
         let id = engine.open(NewConnection {
-            socket: Rc::new(tokio::net::TcpStream::from_std(other).unwrap()),
+            socket: Rc::new(Socket::plain(tokio::net::TcpStream::from_std(other).unwrap())),
             mode: Mode::Full,
             token: [place; 32],
             ephemeral: false,

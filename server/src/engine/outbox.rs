@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes};
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use crate::encoded::Encoded;
+use crate::socket::Socket;
 use crate::websocket::Frame;
 
 /// The end of a list.
@@ -112,11 +112,12 @@ impl Frames {
         deflated.as_ref().filter(|_| deflate).unwrap_or(plain)
     }
 
-    /// Writes a list in one call. Answers with what the socket did not take.
+    /// Writes a list in one call. Answers with what the socket did not take; with an empty backlog if it took
+    /// all but owes the kernel some of it.
     ///
     /// # Errors
     /// The socket's, other than "would block".
-    pub fn write(&mut self, socket: &TcpStream, list: List, deflate: bool) -> io::Result<Option<Backlog>> {
+    pub fn write(&mut self, socket: &Socket, list: List, deflate: bool) -> io::Result<Option<Backlog>> {
         self.list.clear();
         let mut at = list.first;
         while let Some(node) = self.nodes.get(at as usize) {
@@ -140,7 +141,7 @@ impl Frames {
         };
         let mut backlog = Backlog::default();
         backlog.extend(self.list(list, deflate), written);
-        Ok((!backlog.pieces.is_empty()).then_some(backlog))
+        Ok((!backlog.pieces.is_empty() || socket.owes()).then_some(backlog))
     }
 
     /// Whether enough is owed to be written before more is decided.
@@ -220,7 +221,7 @@ impl Backlog {
     ///
     /// # Errors
     /// The socket's, other than "would block".
-    pub fn write(&mut self, socket: &TcpStream) -> io::Result<Progress> {
+    pub fn write(&mut self, socket: &Socket) -> io::Result<Progress> {
         while !self.pieces.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
@@ -245,12 +246,12 @@ impl Backlog {
                 self.pieces.pop_front();
             }
         }
-        Ok(Progress::Done)
+        Ok(if socket.flush()? { Progress::Done } else { Progress::Blocked })
     }
 }
 
 /// Writes what the socket takes; "would block" is 0 bytes.
-fn try_write(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+fn try_write(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
     match socket.try_write(bytes) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         other => other,

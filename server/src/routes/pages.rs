@@ -13,8 +13,10 @@ use crate::assets::{self, Asset};
 use crate::store::TokenHash;
 use crate::token;
 
-/// The session cookie's name.
+/// The session cookie's name; and over TLS, where browsers then take it only from this very host and never
+/// send it in the clear (RFC 6265bis §4.1.3.2).
 const COOKIE: &str = "magpie_session";
+const HOST_COOKIE: &str = "__Host-magpie_session";
 /// Gives the cookie by itself, to a page that did not come from here, as under `trunk serve`.
 const SESSION_PATH: &str = "/api/session";
 /// Where browsers look for an icon unasked.
@@ -37,13 +39,18 @@ pub(super) enum Session {
     None { fresh: String, token: TokenHash },
 }
 
-/// Reads the session cookie.
-pub(super) fn session(headers: &HeaderMap, secret: &[u8; 32]) -> Session {
+fn cookie_name(scheme: &str) -> &'static str {
+    if scheme == "https" { HOST_COOKIE } else { COOKIE }
+}
+
+/// Reads the session cookie. The other scheme's does not count: over TLS it could be anybody's on the way.
+pub(super) fn session(headers: &HeaderMap, secret: &[u8; 32], scheme: &str) -> Session {
+    let name = cookie_name(scheme);
     let cookies = headers
         .get_all(header::COOKIE)
         .iter()
         .flat_map(|value| value.to_str().unwrap_or_default().split(';'));
-    let mut tokens = cookies.filter_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='));
+    let mut tokens = cookies.filter_map(|cookie| cookie.trim().strip_prefix(name)?.strip_prefix('='));
     match (tokens.next(), tokens.next()) {
         (Some(token), None) => token::verify(secret, token).map_or(Session::Forged, Session::Known),
         (Some(_), Some(_)) => Session::Forged,
@@ -65,7 +72,8 @@ pub(super) fn session(headers: &HeaderMap, secret: &[u8; 32]) -> Session {
 /// The value of `Set-Cookie` for a token.
 pub(super) fn set_cookie(token: &str, scheme: &str) -> String {
     let secure = if scheme == "https" { "; Secure" } else { "" };
-    format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}{secure}")
+    let name = cookie_name(scheme);
+    format!("{name}={token}; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}{secure}")
 }
 
 pub(super) fn filter(context: Arc<Context>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
@@ -105,11 +113,11 @@ fn answer(context: &Context, path: &str, method: &Method, headers: &HeaderMap) -
 
 /// Sets the cookie of a fresh guest, unless the request has one of ours.
 fn give_session(response: &mut Response, context: &Context, headers: &HeaderMap) {
-    let fresh = match session(headers, &context.secret) {
+    let fresh = match session(headers, &context.secret, context.rules.scheme) {
         Session::Known(_) => None,
         Session::None { fresh, .. } => Some(fresh),
         // A cookie of another server at this address, or of data that was thrown away.
-        Session::Forged => match session(&HeaderMap::new(), &context.secret) {
+        Session::Forged => match session(&HeaderMap::new(), &context.secret, context.rules.scheme) {
             Session::None { fresh, .. } => Some(fresh),
             Session::Known(_) | Session::Forged => None,
         },
@@ -177,15 +185,35 @@ mod tests {
     #[test]
     fn a_fresh_cookie_is_known_afterwards() {
         let secret = [9; 32];
-        let Session::None { fresh, token } = session(&HeaderMap::new(), &secret) else { panic!("fresh") };
-        let cookie = set_cookie(&fresh, "https");
-        assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax; Max-Age=34560000; Secure"), "{cookie}");
-        let mut headers = HeaderMap::new();
-        let sent = format!("other=1; {}", cookie.split(';').next().unwrap());
-        headers.insert(header::COOKIE, HeaderValue::from_str(&sent).unwrap());
-        assert!(matches!(session(&headers, &secret), Session::Known(known) if known == token));
-        assert!(matches!(session(&headers, &[8; 32]), Session::Forged));
-        headers.append(header::COOKIE, HeaderValue::from_str(&sent).unwrap());
-        assert!(matches!(session(&headers, &secret), Session::Forged));
+        let with = |cookie: &str| {
+            let sent = format!("other=1; {}", cookie.split(';').next().unwrap());
+            HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_str(&sent).unwrap())])
+        };
+        for scheme in ["http", "https"] {
+            let Session::None { fresh, token } = session(&HeaderMap::new(), &secret, scheme) else {
+                panic!("fresh")
+            };
+            let cookie = set_cookie(&fresh, scheme);
+            let mut headers = with(&cookie);
+            assert!(matches!(session(&headers, &secret, scheme), Session::Known(known) if known == token));
+            assert!(matches!(session(&headers, &[8; 32], scheme), Session::Forged));
+            let other = if scheme == "http" { "https" } else { "http" };
+            assert!(matches!(session(&headers, &secret, other), Session::None { .. }), "{scheme}");
+            headers.append(header::COOKIE, headers[header::COOKIE].clone());
+            assert!(matches!(session(&headers, &secret, scheme), Session::Forged));
+        }
+    }
+
+    #[test]
+    fn over_tls_the_cookie_stays_there() {
+        let cookie = set_cookie("x", "https");
+        assert_eq!(
+            cookie,
+            "__Host-magpie_session=x; Path=/; HttpOnly; SameSite=Lax; Max-Age=34560000; Secure"
+        );
+        assert_eq!(
+            set_cookie("x", "http"),
+            "magpie_session=x; Path=/; HttpOnly; SameSite=Lax; Max-Age=34560000"
+        );
     }
 }

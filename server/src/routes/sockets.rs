@@ -74,7 +74,7 @@ fn answer(
     let purpose = match address {
         Address::Hello => Purpose::Hello,
         Address::Echo => Purpose::Echo { events: events(query) },
-        Address::Chat => match session(headers, &context.secret) {
+        Address::Chat => match session(headers, &context.secret, context.rules.scheme) {
             Session::Known(token) => Purpose::Chat { mode, token, ephemeral: false },
             Session::Forged => {
                 return text(

@@ -78,7 +78,7 @@ impl Magpie {
             let _ = child.kill();
             panic!("the server did not start: {}", log.lock().unwrap());
         };
-        let address = url.strip_prefix("http://").unwrap().parse().unwrap();
+        let address = url.split_once("://").unwrap().1.parse().unwrap();
         Self { child, address, log, log_reader: Some(log_reader), data: data.to_owned(), _directory: None }
     }
 
