@@ -49,6 +49,8 @@ pub enum TlsError {
 #[derive(Debug)]
 pub struct Tls {
     files: Files,
+    /// As they were when first read.
+    opened: [Stamp; 2],
     current: Mutex<Current>,
 }
 
@@ -67,8 +69,10 @@ impl Tls {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn open(files: Files) -> Result<Arc<Self>, TlsError> {
+        // Before they are read: a change in between is then found.
+        let opened = stamps(&files);
         let current = Mutex::new(read(&files)?);
-        Ok(Arc::new(Self { files, current }))
+        Ok(Arc::new(Self { files, opened, current }))
     }
 
     /// Takes the certificate that was made in this directory, or makes one for localhost and the addresses
@@ -104,7 +108,7 @@ impl Tls {
     /// The system's, about the signal.
     pub fn watch(self: Arc<Self>) -> io::Result<impl Future<Output = ()>> {
         let mut hangup = signal(SignalKind::hangup())?;
-        let mut seen = self.stamps();
+        let mut seen = self.opened;
         Ok(async move {
             loop {
                 let is_asked = tokio::select! {
@@ -114,7 +118,7 @@ impl Tls {
                 let tls = self.clone();
                 // Not on this thread: files can be far away.
                 let looked = tokio::task::spawn_blocking(move || {
-                    let stamps = tls.stamps();
+                    let stamps = stamps(&tls.files);
                     if is_asked || stamps != seen {
                         tls.reload();
                     }
@@ -134,13 +138,13 @@ impl Tls {
             Err(error) => tracing::error!(%error, "the old certificate stays in use"),
         }
     }
+}
 
-    fn stamps(&self) -> [Stamp; 2] {
-        [&self.files.cert, &self.files.key].map(|path| {
-            let metadata = fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        })
-    }
+fn stamps(files: &Files) -> [Stamp; 2] {
+    [&files.cert, &files.key].map(|path| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    })
 }
 
 fn read(files: &Files) -> Result<Current, TlsError> {
@@ -183,7 +187,7 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
 }
 
-/// Makes a certificate for trying out. The key is written first, so that a certificate is never without it.
+/// Makes a certificate for trying out. Wherever it is cut off, a certificate is never without its key.
 fn make(files: &Files, listen: &[SocketAddr]) -> Result<(), Box<dyn std::error::Error>> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let ips = listen.iter().map(SocketAddr::ip).filter(|ip: &IpAddr| !ip.is_unspecified());
@@ -193,19 +197,28 @@ fn make(files: &Files, listen: &[SocketAddr]) -> Result<(), Box<dyn std::error::
         }
     }
     let made = rcgen::generate_simple_self_signed(names)?;
+    remove(&files.cert)?;
     for (path, text) in [(&files.key, made.signing_key.serialize_pem()), (&files.cert, made.cert.pem())] {
-        if path.exists() {
-            fs::remove_file(path)?;
-        }
+        let new = path.with_extension("new");
+        remove(&new)?;
         let mut options = fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path)?;
+        let mut file = options.open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        fs::rename(&new, path)?;
     }
     Ok(())
+}
+
+/// Removes a file if it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 #[cfg(test)]

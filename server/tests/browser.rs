@@ -21,6 +21,8 @@ mod program;
 mod sockets;
 #[path = "browser/talk.rs"]
 mod talk;
+#[path = "browser/tls.rs"]
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -51,7 +53,7 @@ async fn two_people_in_browsers() {
 }
 
 async fn run(chromedriver: &str, chromium: &str) -> Result<()> {
-    let program = Program::start()?;
+    let program = Program::start(&[])?;
     let driver = Driver::start(chromedriver, chromium)?;
     let (ada, ben) =
         tokio::try_join!(driver.browser("Ada", &program.url), driver.browser("Ben", &program.url))?;
@@ -105,6 +107,7 @@ async fn scenarios(world: &mut World) -> Result<()> {
         history::reading_stops_and_goes_on,
         access::the_keyboard_is_enough,
         access::a_phone_is_enough,
+        tls::people_chat_over_tls,
     );
     Ok(())
 }

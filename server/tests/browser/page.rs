@@ -82,6 +82,8 @@ impl Driver {
             "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
+            // Of a server that made its own.
+            "--ignore-certificate-errors",
             "--no-first-run",
             "--window-size=1280,800",
             &data,
@@ -122,7 +124,7 @@ pub struct Page {
     pub who: &'static str,
     pub client: Client,
     /// Where the server is.
-    url: String,
+    pub url: String,
     port: u16,
     session: String,
     /// Errors and warnings of the console that nobody has asked for yet.

@@ -17,16 +17,17 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 pub struct Program {
     data: TempDir,
     child: Child,
-    /// `http://ADDRESS:PORT`.
+    /// `http://ADDRESS:PORT`, or `https://…`.
     pub url: String,
+    flags: &'static [&'static str],
 }
 
 impl Program {
     /// Starts it with new data on a free port.
-    pub fn start() -> Result<Self> {
+    pub fn start(flags: &'static [&'static str]) -> Result<Self> {
         let data = tempfile::tempdir()?;
-        let (child, url) = start(data.path(), "127.0.0.1:0")?;
-        Ok(Self { data, child, url })
+        let (child, url) = start(data.path(), "127.0.0.1:0", flags)?;
+        Ok(Self { data, child, url, flags })
     }
 
     /// Ends it as a crash would: SIGKILL.
@@ -38,7 +39,7 @@ impl Program {
 
     /// Starts it again after `kill`.
     pub fn start_again(&mut self) -> Result<()> {
-        let (child, url) = start(self.data.path(), self.address())?;
+        let (child, url) = start(self.data.path(), self.address(), self.flags)?;
         self.child = child;
         ensure!(url == self.url, "it is now at {url}");
         Ok(())
@@ -46,7 +47,7 @@ impl Program {
 
     /// The address and port it listens on.
     pub fn address(&self) -> &str {
-        self.url.trim_start_matches("http://")
+        self.url.split_once("://").map_or("", |(_, address)| address)
     }
 
     /// Runs `magpie announce`.
@@ -66,9 +67,9 @@ impl Drop for Program {
 }
 
 /// Starts the program and waits for the line of its log that names its address.
-fn start(data: &Path, listen: &str) -> Result<(Child, String)> {
+fn start(data: &Path, listen: &str, flags: &[&str]) -> Result<(Child, String)> {
     let mut command = Command::new(PROGRAM);
-    command.args(["--listen", listen, "--message-rate", "0", "--request-rate", "0"]);
+    command.args(["--listen", listen, "--message-rate", "0", "--request-rate", "0"]).args(flags);
     command.arg("--data").arg(data).env("RUST_LOG", "info");
     let mut child =
         command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().context("starting magpie")?;
