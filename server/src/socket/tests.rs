@@ -163,6 +163,8 @@ async fn what_is_left_of_a_record_is_readable_at_once() {
     while got.len() < sent.len() {
         let count = read(&socket, &mut buffer).await.unwrap();
         got.extend_from_slice(&buffer[..count]);
+        // The whole record was taken from the kernel, which knows of nothing more.
+        assert!(is_blocked(&socket.tcp.try_read(&mut [0])));
         if got.len() < sent.len() {
             assert!(socket.readable().now_or_never().is_some(), "after {} bytes", got.len());
         }
