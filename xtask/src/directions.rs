@@ -25,10 +25,10 @@ const WASM: &str = "wasm32-unknown-unknown";
 
 #[rustfmt::skip]
 const CRATES: [CrateRule; 4] = [
-    CrateRule { package: "shared", target: NATIVE, edges: "normal", without: &["tokio", "web-sys", "js-sys", "gloo*", "warp", "hyper", "rusqlite", "server", "client"] },
-    CrateRule { package: "shared", target: WASM,   edges: "normal", without: &["tokio", "web-sys", "js-sys", "gloo*", "warp", "hyper", "rusqlite", "server", "client"] },
-    CrateRule { package: "client", target: WASM,   edges: "normal", without: &["tokio", "warp", "hyper", "rusqlite", "server"] },
-    CrateRule { package: "server", target: NATIVE, edges: "normal,dev", without: &["yew", "web-sys", "gloo*", "client"] },
+    CrateRule { package: "shared", target: NATIVE, edges: "normal", without: &["tokio", "web-sys", "js-sys", "gloo*", "warp", "hyper", "rusqlite", "rustls*", "ring", "server", "client"] },
+    CrateRule { package: "shared", target: WASM,   edges: "normal", without: &["tokio", "web-sys", "js-sys", "gloo*", "warp", "hyper", "rusqlite", "rustls*", "ring", "server", "client"] },
+    CrateRule { package: "client", target: WASM,   edges: "normal", without: &["tokio", "warp", "hyper", "rusqlite", "rustls*", "ring", "server"] },
+    CrateRule { package: "server", target: NATIVE, edges: "normal,dev", without: &["yew", "web-sys", "gloo*", "openssl*", "aws-lc*", "native-tls", "client"] },
 ];
 
 /// Files that must not name some crates or parts of the standard library. `foo.rs` stands for itself and for
@@ -58,10 +58,13 @@ const IO: [&str; 16] = [
 ];
 
 #[rustfmt::skip]
-const FILES: [FileRule; 4] = [
+const FILES: [FileRule; 7] = [
     FileRule { paths: &["shared/src/"], without: &IO },
     FileRule { paths: &["server/src/hub.rs", "server/src/names.rs", "server/src/token.rs"], without: &IO },
     FileRule { paths: &["server/src/store.rs", "server/src/broker.rs"], without: &["warp", "hyper*", "crate::hub", "crate::engine", "crate::routes"] },
+    FileRule { paths: &["server/src/encoded.rs", "server/src/engine/inbox.rs", "server/src/handshake.rs", "server/src/websocket.rs"], without: &["tokio", "std::net", "socket2", "crate::engine", "crate::routes", "crate::store"] },
+    FileRule { paths: &["server/src/socket.rs"], without: &["warp", "crate::hub", "crate::engine", "crate::routes"] },
+    FileRule { paths: &["server/src/tls.rs"], without: &["warp", "hyper*", "crate::hub", "crate::engine", "crate::routes"] },
     FileRule { paths: &["client/src/link.rs", "client/src/map.rs", "client/src/outbox.rs", "client/src/room.rs", "client/src/route.rs", "client/src/rows.rs", "client/src/state.rs", "client/src/timeline.rs"], without: &IO },
 ];
 
