@@ -37,8 +37,9 @@ pub type Conn = u32;
 /// Tells the answers of the store apart.
 pub type Ticket = u64;
 
-/// Appends under way before more sends are told to wait.
+/// Appends under way, and bytes of their bodies, before more sends are told to wait.
 const APPENDS_MAX: usize = 20_000;
+const APPEND_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What a client is told to wait when the store does not answer.
 const UNAVAILABLE_RETRY_MS: u32 = 1_000;
 /// How long a user without connections still counts as present: a reload is not a departure.
@@ -224,6 +225,7 @@ enum Pending {
         asker: Asker,
         room: RoomId,
         reference: Option<Ref>,
+        bytes: usize,
     },
     /// An event that nobody waits for.
     Note,
@@ -319,6 +321,7 @@ pub struct Hub {
     rooms: HashMap<RoomId, Room>,
     pending: HashMap<Ticket, Pending>,
     appends: usize,
+    append_bytes: usize,
     /// Users whose absence is not known yet.
     absent: HashSet<UserId>,
     /// Rooms whose listeners do not know all about presence.
@@ -356,6 +359,7 @@ impl Hub {
             rooms: HashMap::new(),
             pending: HashMap::new(),
             appends: 0,
+            append_bytes: 0,
             absent: HashSet::new(),
             presence_due: HashSet::new(),
             holes: HashSet::new(),
@@ -385,6 +389,9 @@ impl Hub {
             Input::Appended { ticket, result } => {
                 if let Some(pending) = self.pending.remove(&ticket) {
                     self.appends -= 1;
+                    if let Pending::Send { bytes, .. } = pending {
+                        self.append_bytes -= bytes;
+                    }
                     self.appended(pending, result, out);
                 }
             }

@@ -3,7 +3,8 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::{
     CLOSE, Got, LOBBY, Magpie, Request, Socket, TEXT, WAIT, assert_seqs_have_no_hole, clean, command,
-    connect, exchange, reference, run, send, until,
+    connect, exchange, masked, reference, run, send, until,
 };
 
 const WRITERS: u16 = 8;
@@ -190,6 +191,69 @@ fn a_drain_is_told_and_takes_no_newcomers() {
         assert!(matches!(status, None | Some(503)), "{status:?}");
     }
     assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_slow_disk_makes_senders_wait_and_nobody_else() {
+    const SENDS: u64 = 24_000;
+    if !Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: strace is missing");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut strace = Command::new("strace");
+    // Each sync takes half a second longer than the disk needs.
+    strace.args([
+        "-D",
+        "-f",
+        "-e",
+        "trace=fsync,fdatasync",
+        "-e",
+        "inject=fsync,fdatasync:delay_enter=500000",
+    ]);
+    strace.args(["-o", "/dev/null"]).arg(env!("CARGO_BIN_EXE_magpie"));
+    // Who reads history here takes what else there is only later.
+    let flags = [&FAST[..], &["--send-queue-bytes", "0"]].concat();
+    let server = Magpie::spawn(clean(strace, &[]), &directory.path().join("data"), &flags);
+    let (mut reader, _) = Socket::full(&server, None);
+    let (mut writer, welcome) = Socket::full(&server, None);
+    writer.find(|value| value["kind"] == "joined" && value["user"] == welcome["user"]);
+    let mut sends = writer.stream.try_clone().unwrap();
+    let sender = thread::spawn(move || {
+        for n in 0..SENDS {
+            let text = send(&reference(0x510, 1, n), "slow").to_string();
+            sends.write_all(&masked(TEXT, text.as_bytes())).unwrap();
+        }
+    });
+    // Each is acknowledged or told to wait. Meanwhile another reads.
+    let (mut acked, mut told_to_wait, mut reads) = (BTreeSet::new(), BTreeSet::new(), 0);
+    while acked.len() + told_to_wait.len() < SENDS as usize {
+        let value = writer.value();
+        match value["type"].as_str() {
+            Some("ack") => assert!(acked.insert(value["ref"].to_string())),
+            Some("error") => {
+                assert_eq!(value["code"], "unavailable");
+                assert!(value["retry_ms"].is_u64());
+                assert!(told_to_wait.insert(value["ref"].to_string()));
+                if reads == 0 {
+                    reader.json(&json!({"type": "history", "room": LOBBY, "before": 2}));
+                    assert_eq!(reader.expect("history")["events"][0]["seq"], 1);
+                    reads = acked.len() + 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    sender.join().unwrap();
+    assert!(!told_to_wait.is_empty() && reads > 0, "the disk was not slow enough");
+    assert!(reads < acked.len(), "the history came only when the writer was done");
+    // What was acknowledged is there once, and nothing else is.
+    let refs = |events: &[Value]| {
+        events.iter().filter(|e| e["kind"] == "message").map(|e| e["ref"].to_string()).collect::<Vec<_>>()
+    };
+    let log = refs(&reader.read_room(LOBBY, 0));
+    assert_eq!(log.len(), acked.len());
+    assert_eq!(log.into_iter().collect::<BTreeSet<_>>(), acked);
 }
 
 #[test]

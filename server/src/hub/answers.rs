@@ -21,7 +21,7 @@ impl Hub {
                 // A repeat too: the answer to the first may have been lost before it was published.
                 publish_events(vec![event], out);
             }
-            (Pending::Send { asker, room, reference }, Err(error)) => {
+            (Pending::Send { asker, room, reference, .. }, Err(error)) => {
                 if self.asked(asker).is_some() {
                     // A room that does not exist is answered as one that is not for the author.
                     let error = if error == StoreError::NotFound { StoreError::NotMember } else { error };

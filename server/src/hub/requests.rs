@@ -11,7 +11,8 @@ use shared::protocol::{
 use super::answers::unavailable;
 use super::session::{Admission, EARLY_REQUESTS_MAX, Phase, Request};
 use super::{
-    APPENDS_MAX, Asker, Conn, Effect, Hub, Out, Pending, Query, TYPING_EVERY_MS, UNAVAILABLE_RETRY_MS,
+    APPEND_BYTES_MAX, APPENDS_MAX, Asker, Conn, Effect, Hub, Out, Pending, Query, TYPING_EVERY_MS,
+    UNAVAILABLE_RETRY_MS,
 };
 use crate::broker::{Hint, Topic};
 use crate::store::{Append, RoomKey};
@@ -207,15 +208,17 @@ impl Hub {
         body: Body,
         out: Out,
     ) {
-        if self.appends >= APPENDS_MAX {
+        if self.appends >= APPENDS_MAX || self.append_bytes >= APPEND_BYTES_MAX {
             self.fail(asker.conn, of_send(unavailable(), room, reference), out);
             return;
         }
         let Some(present) = self.user_of(asker.conn) else { return };
         let author = present.user.clone();
         let at = now + self.wall_offset;
+        let bytes = body.as_str().len();
+        self.append_bytes += bytes;
         let append = Append { room, author, at, kind: EventKind::Message { body }, reference };
-        self.append(Pending::Send { asker, room, reference }, append, out);
+        self.append(Pending::Send { asker, room, reference, bytes }, append, out);
     }
 
     pub(super) fn typing(&mut self, now: Ms, conn: Conn, room: RoomId, out: Out) {

@@ -9,7 +9,7 @@ use shared::protocol::{
     CROWD, ClientEnvelope, CloseCode, EventKind, PAGE_EVENTS_MAX, REPLAY_EVENTS_MAX, ServerEnvelope, encode,
 };
 
-use super::{Conn, HubConfig, Mode};
+use super::{APPEND_BYTES_MAX, Conn, HubConfig, Mode};
 use crate::broker::chaos::{Chaos, ChaosBroker};
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, Hint, Logged, Topic};
@@ -341,6 +341,27 @@ fn rooms_are_made_found_joined_and_left() {
     world.say(a, room, "gone?");
     assert_eq!(world.take(b), Vec::<Value>::new());
     assert_eq!(world.ask(a, json!({"type": "leave", "room": LOBBY}))["code"], "cannot_leave");
+}
+
+#[test]
+fn when_too_much_waits_for_the_store_senders_wait_too() {
+    let mut world = World::new();
+    let a = world.join(1);
+    world.take(a);
+    let body = "ö".repeat(4_000);
+    let fits = APPEND_BYTES_MAX / body.len() + 1;
+    for n in 0..fits as Ms + 2 {
+        let send = ClientEnvelope::Send { room: LOBBY, reference: Ref::new(n, [9; 10]), body: body.clone() };
+        world.nodes[0].send(a.1, &encode(&send));
+    }
+    while world.nodes[0].step() {}
+    let refused = world.told(a, "error");
+    assert_eq!(refused.len(), 2);
+    assert!(refused.iter().all(|error| error["code"] == "unavailable" && error["retry_ms"].is_u64()));
+    world.settle();
+    assert_eq!(world.told(a, "ack").len(), fits);
+    world.say(a, LOBBY, "again");
+    assert_eq!(world.told(a, "ack").len(), 1);
 }
 
 #[test]
