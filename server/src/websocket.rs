@@ -1,8 +1,9 @@
 //! The WebSocket protocol without I/O: bytes in, messages out; and frames to be sent, encoded once.
 //!
 //! Frame headers are read by tungstenite; what a message is (RFC 6455 §5.4 to §5.6, §8.1) and
-//! permessage-deflate without context takeover (RFC 7692 §7) are decided here. An idle machine holds no
-//! buffer. It must not know sockets, sessions or what messages mean.
+//! permessage-deflate without context takeover (RFC 7692 §7) are decided here. A payload goes straight into
+//! its message, and a text is validated as it arrives. An idle machine holds no buffer. It must not know
+//! sockets, sessions or what messages mean.
 
 use std::cell::RefCell;
 use std::io::Cursor;
@@ -15,8 +16,8 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// Longest payload of a control frame, in bytes (RFC 6455 §5.5).
 const CONTROL_BYTES_MAX: usize = 125;
-/// Most fragments of one message. Empty ones would otherwise go on for ever.
-const FRAGMENTS_MAX: usize = 16 * 1024;
+/// Most empty fragments of one message, which would otherwise go on for ever. Others end with its limit.
+const EMPTY_FRAGMENTS_MAX: usize = 1_024;
 /// Smallest payload that is worth compressing, in bytes: chat messages only grow.
 const DEFLATE_FROM_BYTES: usize = 512;
 /// What a sender leaves out at the end of a compressed message (RFC 7692 §7.2.1).
@@ -36,21 +37,34 @@ pub enum Incoming {
 /// The code of a peer's close frame; `None` for a frame without one.
 pub type CloseReply = Option<u16>;
 
-/// A message of which not all fragments are here.
+/// A message that is not all here.
 #[derive(Debug)]
 struct Partial {
     is_text: bool,
     is_deflated: bool,
     data: Vec<u8>,
-    fragments: usize,
     /// Bytes of `data` that are whole UTF-8 characters.
     valid: usize,
+    empty_fragments: usize,
+    /// The fragment that was begun and has not ended.
+    fragment: Option<Fragment>,
+    /// Whether the newest fragment is the last.
+    is_final: bool,
+}
+
+/// The rest of a data frame.
+#[derive(Clone, Copy, Debug)]
+struct Fragment {
+    /// Bytes to come.
+    left: usize,
+    /// Beginning with the key of the next byte.
+    mask: [u8; 4],
 }
 
 /// Reads one direction of one connection, as the server's end.
 #[derive(Debug)]
 pub struct Machine {
-    /// Bytes of a frame that is not all here.
+    /// Bytes of a header, or of a control frame, that is not all here.
     rest: Vec<u8>,
     partial: Option<Box<Partial>>,
     /// Longest message, in bytes, after inflating.
@@ -81,10 +95,7 @@ impl Machine {
             let mut all = std::mem::take(&mut self.rest);
             all.extend_from_slice(bytes);
             let used = self.frames(&mut all, &mut take)?;
-            if used < all.len() {
-                all.drain(..used);
-                self.rest = all;
-            }
+            self.rest.extend_from_slice(&all[used..]);
         }
         Ok(())
     }
@@ -94,10 +105,22 @@ impl Machine {
         !self.rest.is_empty() || self.partial.is_some()
     }
 
-    /// Reads whole frames from the front of `bytes`; answers how many bytes they took.
+    /// Reads from the front of `bytes`; answers how many bytes that took. What is left is the beginning of a
+    /// header or of a control frame.
     fn frames(&mut self, bytes: &mut [u8], take: &mut impl FnMut(Incoming)) -> Result<usize, CloseCode> {
         let mut used = 0;
         loop {
+            if let Some(partial) = &mut self.partial
+                && partial.fragment.is_some()
+            {
+                used += partial.read(&mut bytes[used..])?;
+                if partial.fragment.is_some() {
+                    return Ok(used);
+                }
+                if let Some(partial) = self.partial.take_if(|partial| partial.is_final) {
+                    take(partial.finish(self.limit)?);
+                }
+            }
             let mut cursor = Cursor::new(&bytes[used..]);
             let Some((header, length)) =
                 FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::ProtocolError)?
@@ -107,15 +130,29 @@ impl Machine {
             let start = used + cursor.position() as usize;
             self.check(&header, length)?;
             let end = start + length as usize;
-            if bytes.len() < end {
-                return Ok(used);
+            let mask = header.mask.unwrap_or_default();
+            match (header.opcode, bytes.get_mut(start..end)) {
+                (OpCode::Control(_), None) => return Ok(used),
+                (OpCode::Control(control), Some(payload)) => {
+                    unmask(payload, mask);
+                    take(control_frame(control, payload)?);
+                    used = end;
+                }
+                // A whole message at once, as nearly all are.
+                (OpCode::Data(kind @ (Data::Text | Data::Binary)), Some(payload))
+                    if header.is_final && !header.rsv1 =>
+                {
+                    unmask(payload, mask);
+                    take(message(kind == Data::Text, payload.to_vec())?);
+                    used = end;
+                }
+                (OpCode::Data(kind), _) => {
+                    let new = || Box::new(Partial::new(kind == Data::Text, header.rsv1));
+                    let partial = self.partial.get_or_insert_with(new);
+                    partial.begin(Fragment { left: length as usize, mask }, header.is_final)?;
+                    used = start;
+                }
             }
-            let payload = &mut bytes[start..end];
-            unmask(payload, header.mask.unwrap_or_default());
-            if let Some(incoming) = self.frame(&header, payload)? {
-                take(incoming);
-            }
-            used = end;
         }
     }
 
@@ -142,47 +179,36 @@ impl Machine {
         }
         Ok(())
     }
-
-    fn frame(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<Option<Incoming>, CloseCode> {
-        match header.opcode {
-            OpCode::Control(Control::Ping) => Ok(Some(Incoming::Ping(payload.to_vec()))),
-            OpCode::Control(Control::Pong) => Ok(Some(Incoming::Pong)),
-            OpCode::Control(_) => close_reply(payload).map(|code| Some(Incoming::Close(code))),
-            OpCode::Data(Data::Text | Data::Binary) => {
-                let is_text = header.opcode == OpCode::Data(Data::Text);
-                if header.is_final && !header.rsv1 {
-                    return message(is_text, payload.to_vec()).map(Some);
-                }
-                let mut partial =
-                    Partial { is_text, is_deflated: header.rsv1, data: Vec::new(), fragments: 0, valid: 0 };
-                partial.extend(payload)?;
-                self.partial = Some(Box::new(partial));
-                self.finish(header.is_final)
-            }
-            OpCode::Data(_) => {
-                if let Some(partial) = &mut self.partial {
-                    partial.extend(payload)?;
-                }
-                self.finish(header.is_final)
-            }
-        }
-    }
-
-    fn finish(&mut self, is_final: bool) -> Result<Option<Incoming>, CloseCode> {
-        let Some(partial) = self.partial.take_if(|_| is_final) else { return Ok(None) };
-        let data = if partial.is_deflated { inflate(partial.data, self.limit)? } else { partial.data };
-        message(partial.is_text, data).map(Some)
-    }
 }
 
 impl Partial {
-    /// Adds a fragment; a text that cannot become UTF-8 any more fails at once (RFC 6455 §8.1).
-    fn extend(&mut self, payload: &[u8]) -> Result<(), CloseCode> {
-        self.data.extend_from_slice(payload);
-        self.fragments += 1;
-        if self.fragments > FRAGMENTS_MAX {
+    fn new(is_text: bool, is_deflated: bool) -> Self {
+        let data = Vec::new();
+        Self { is_text, is_deflated, data, valid: 0, empty_fragments: 0, fragment: None, is_final: false }
+    }
+
+    fn begin(&mut self, fragment: Fragment, is_final: bool) -> Result<(), CloseCode> {
+        self.empty_fragments += usize::from(fragment.left == 0);
+        if self.empty_fragments > EMPTY_FRAGMENTS_MAX {
             return Err(CloseCode::RateLimited);
         }
+        (self.fragment, self.is_final) = (Some(fragment), is_final);
+        Ok(())
+    }
+
+    /// Takes what belongs to the fragment that was begun, and answers how many bytes that is. A text that cannot
+    /// become UTF-8 any more fails at once (RFC 6455 §8.1); a compressed one when it is inflated.
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, CloseCode> {
+        let Some(fragment) = &mut self.fragment else { return Ok(0) };
+        let count = fragment.left.min(bytes.len());
+        let payload = &mut bytes[..count];
+        unmask(payload, fragment.mask);
+        fragment.mask.rotate_left(count % 4);
+        fragment.left -= count;
+        if fragment.left == 0 {
+            self.fragment = None;
+        }
+        self.data.extend_from_slice(payload);
         if self.is_text && !self.is_deflated {
             match std::str::from_utf8(&self.data[self.valid..]) {
                 Ok(_) => self.valid = self.data.len(),
@@ -190,7 +216,22 @@ impl Partial {
                 Err(error) => self.valid += error.valid_up_to(),
             }
         }
-        Ok(())
+        Ok(count)
+    }
+
+    fn finish(self, limit: usize) -> Result<Incoming, CloseCode> {
+        let data = if self.is_deflated { inflate(self.data, limit)? } else { self.data };
+        message(self.is_text, data)
+    }
+}
+
+/// Reads a whole control frame (RFC 6455 §5.5).
+fn control_frame(control: Control, payload: &[u8]) -> Result<Incoming, CloseCode> {
+    match control {
+        Control::Ping => Ok(Incoming::Ping(payload.to_vec())),
+        Control::Pong => Ok(Incoming::Pong),
+        Control::Close => close_reply(payload).map(Incoming::Close),
+        Control::Reserved(_) => Err(CloseCode::ProtocolError),
     }
 }
 
@@ -216,13 +257,15 @@ fn close_reply(payload: &[u8]) -> Result<CloseReply, CloseCode> {
 }
 
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
-    let mut chunks = payload.chunks_exact_mut(4);
+    let [a, b, c, d] = mask;
+    let eight = [a, b, c, d, a, b, c, d];
+    let mut chunks = payload.chunks_exact_mut(8);
     for chunk in &mut chunks {
-        for (byte, key) in chunk.iter_mut().zip(mask) {
+        for (byte, key) in chunk.iter_mut().zip(eight) {
             *byte ^= key;
         }
     }
-    for (byte, key) in chunks.into_remainder().iter_mut().zip(mask) {
+    for (byte, key) in chunks.into_remainder().iter_mut().zip(mask.iter().cycle()) {
         *byte ^= key;
     }
 }
@@ -425,6 +468,7 @@ mod tests {
         ] {
             check(&frames, &[], protocol);
         }
+        check(&[masked(0xc1, &deflate(&[0xff; 600]).unwrap())], &[], Err(CloseCode::BadUtf8));
         let twice = [masked(0x01, b"a"), masked(0x01, b"b")];
         check(&twice, &[], protocol);
         check(&[masked(0x81, b"\xff")], &[], Err(CloseCode::BadUtf8));
@@ -453,11 +497,26 @@ mod tests {
     }
 
     #[test]
-    fn fragments_do_not_go_on_for_ever() {
+    fn empty_fragments_do_not_go_on_for_ever() {
         let mut frames = vec![masked(0x01, b"")];
-        frames.resize(FRAGMENTS_MAX + 1, masked(0x00, b""));
+        frames.resize(EMPTY_FRAGMENTS_MAX + 1, masked(0x00, b""));
         let mut machine = Machine::new(100, false);
         assert_eq!(run(&mut machine, &frames.concat(), 8_192).1, Err(CloseCode::RateLimited));
+        // Those with something in them end with the limit of the message.
+        let mut frames = vec![masked(0x01, b"a")];
+        frames.resize(10_000, masked(0x00, b"a"));
+        frames.push(masked(0x80, b""));
+        check(&frames, &[Incoming::Text("a".repeat(10_000))], Ok(()));
+    }
+
+    #[test]
+    fn text_fails_in_the_middle_of_a_frame() {
+        let bad = [masked(0x81, b"all good until \xce\x28 and on"), masked(0x01, b"a\xe2\x82b later")];
+        for (frame, until) in bad.into_iter().zip([6 + 17, 6 + 4]) {
+            let (taken, end) = run(&mut Machine::new(100, false), &frame[..until - 1], 3);
+            assert_eq!((taken, end), (vec![], Ok(())));
+            assert_eq!(run(&mut Machine::new(100, false), &frame[..until], 3).1, Err(CloseCode::BadUtf8));
+        }
     }
 
     #[test]
