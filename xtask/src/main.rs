@@ -3,6 +3,7 @@
 //! This file knows the command line; each task is a module. No task may know how another reports or runs:
 //! that is `report` and `cargo`.
 
+mod autobahn;
 mod cargo;
 mod check;
 mod directions;
@@ -22,6 +23,9 @@ usage: cargo xtask <task>
                  browser and Python clients, the size of a first visit. Installs the tools that it needs
                  where it can. With CI=true, a part that had to be skipped counts as failed.
   test --quick   the loop while working: no clippy, no browser, no Python, no release build of the client
+  autobahn       all cases of the Autobahn test suite for WebSockets against /ws/echo: about ten minutes.
+                 Needs a Python 2.7
+  autobahn --quick   those that take seconds, which are a part of `test` too
   check          formatting, clippy and directions of dependencies
   size           what a first visit transfers, by file
 ";
@@ -33,6 +37,8 @@ fn main() -> ExitCode {
     match arguments[..] {
         ["test"] => test::all(&mut report),
         ["test", "--quick"] => test::quick(&mut report),
+        ["autobahn"] => autobahn::all(&mut report),
+        ["autobahn", "--quick"] => autobahn::some(&mut report),
         ["check"] => check::all(&mut report),
         ["size"] => size::alone(&mut report),
         ["help" | "--help" | "-h"] => {

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::cargo::{cargo, messages, run, work_dir};
+use crate::cargo::{cargo, messages, run, words, work_dir};
 use crate::report::{Counts, Outcome, Report};
 use crate::tools::NEEDS;
-use crate::{check, directions, size};
+use crate::{autobahn, check, directions, size};
 
 /// How long one test program may take before it is stopped and counts as failed.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(600);
@@ -33,10 +33,14 @@ pub fn all(report: &mut Report) {
         let mut test = cargo(&["test", "--workspace", "--all-features", "--locked", "--quiet", "--doc"]);
         run(test.envs(size::RELEASE_CLIENT)).map(|()| Outcome::passed())
     });
-    match messages {
-        Some(messages) => _ = report.part("size of a first visit", || size::measure(&messages)),
-        None => report.skip("size of a first visit", "the tests did not build"),
-    }
+    let Some(messages) = messages else {
+        for part in [autobahn::QUICK_TITLE, "size of a first visit"] {
+            report.skip(part, "the tests did not build");
+        }
+        return;
+    };
+    autobahn::quick(report, &messages);
+    report.part("size of a first visit", || size::measure(&messages));
 }
 
 pub fn quick(report: &mut Report) {
@@ -121,33 +125,33 @@ impl Program {
         command.arg("--show-output").current_dir(&self.directory).env("CARGO_MANIFEST_DIR", &self.directory);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdout(file.try_clone()?).stderr(file);
-        let ended_well = run_with_limit(&mut command)?;
+        let ended_well = run_with_limit(&mut command, PROGRAM_LIMIT)?;
         let output = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
 
         let (counts, reason) = read_results(&output);
         if ended_well && counts.failed == 0 {
-            return Ok(Outcome { counts, reason });
+            return Ok(Outcome { counts, reason, is_excused: false });
         }
         eprintln!("{output}");
         let failed = counts.failed.max(1);
         let failures: Vec<&str> = output.lines().filter_map(failed_test).collect();
         let reason = if failures.is_empty() { "ended badly".to_owned() } else { failures.join(", ") };
-        Ok(Outcome { counts: Counts { failed, ..counts }, reason })
+        Ok(Outcome { counts: Counts { failed, ..counts }, ..Outcome::failed(reason) })
     }
 }
 
 /// Runs a command; whether it ended well. One that takes too long is killed.
-fn run_with_limit(command: &mut Command) -> Result<bool> {
-    let mut child = command.spawn().context("starting a test program")?;
+pub fn run_with_limit(command: &mut Command, limit: Duration) -> Result<bool> {
+    let mut child = command.spawn().with_context(|| format!("starting {}", words(command)))?;
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status.success());
         }
-        if start.elapsed() > PROGRAM_LIMIT {
+        if start.elapsed() > limit {
             child.kill()?;
             child.wait()?;
-            bail!("stopped after {} s", PROGRAM_LIMIT.as_secs());
+            bail!("stopped after {} s", limit.as_secs());
         }
         std::thread::sleep(POLL);
     }

@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::{Error, Result, ensure};
+
 use crate::cargo::{run, work_dir};
 
 /// A variable for a test, or a sentence about what is missing and how to get it.
@@ -48,11 +50,17 @@ fn strace() -> Environment {
 }
 
 fn python() -> Environment {
+    let python = python_with("python", "websockets", "websockets>=15")?;
+    Ok(vec![("MAGPIE_TEST_PYTHON", python.into_os_string())])
+}
+
+/// A Python 3 in an environment of its own, with one package from PyPI; `module` is what that provides.
+fn python_with(name: &str, module: &str, package: &str) -> Result<PathBuf, String> {
     let missing =
         |what: &str| format!("{what}: install Python 3 with venv (Debian: apt-get install python3-venv)");
-    let directory = work_dir().map_err(|error| error.to_string())?.join("python");
-    let python = directory.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    let ready = |python: &Path| quiet(Command::new(python).args(["-c", "import websockets"]));
+    let directory = work_dir().map_err(|error| error.to_string())?.join(name);
+    let python = program_in(&directory, "python");
+    let ready = |python: &Path| quiet(Command::new(python).args(["-c", &format!("import {module}")]));
     if !ready(&python) {
         let create = || {
             let system = find("PYTHON", &["python3", "python"])?;
@@ -61,13 +69,62 @@ fn python() -> Environment {
         create()
             .or_else(|| apt_install(&["python3", "python3-venv"]).then(create)?)
             .ok_or_else(|| missing("no Python that can make a virtual environment"))?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "websockets>=15"];
-        run(Command::new(&python).args(pip)).map_err(|error| error.to_string())?;
+        pip_install(&python, package)?;
         if !ready(&python) {
-            return Err(missing("the new virtual environment cannot import websockets"));
+            return Err(missing(&format!("the new virtual environment cannot import {module}")));
         }
     }
-    Ok(vec![("MAGPIE_TEST_PYTHON", python.into_os_string())])
+    Ok(python)
+}
+
+/// Why [`wstest`] finds nothing.
+pub const NO_PYTHON_2: &str = "no Python 2.7, which the Autobahn suite needs: put python2.7 on the PATH, or \
+                               install one with pyenv (pyenv install 2.7.18)";
+
+/// The Autobahn suite's program, in an environment of its own; `None` without a Python 2.7.
+///
+/// # Errors
+/// The environment could not be made.
+pub fn wstest() -> Result<Option<PathBuf>> {
+    let Some(python2) = python2() else { return Ok(None) };
+    let directory = work_dir()?.join("autobahn-python");
+    let wstest = program_in(&directory, "wstest");
+    if !quiet(Command::new(&wstest).arg("--autobahnversion")) {
+        // The last virtualenv that makes environments for Python 2.7.
+        let python = python_with("virtualenv", "virtualenv", "virtualenv==20.21.1").map_err(Error::msg)?;
+        let virtualenv = ["-m", "virtualenv", "--quiet", "--clear", "--python"];
+        run(Command::new(python).args(virtualenv).arg(python2).arg(&directory))?;
+        pip_install(&program_in(&directory, "python"), "autobahntestsuite==25.10.1").map_err(Error::msg)?;
+        ensure!(wstest.is_file(), "the Autobahn suite has no program wstest");
+    }
+    Ok(Some(wstest))
+}
+
+/// A Python 2.7 that runs: on the PATH, or one of pyenv's.
+fn python2() -> Option<PathBuf> {
+    let on_path = ["python2.7", "python2"].iter().filter_map(|name| on_path(name));
+    let pyenv = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
+    let pyenv = pyenv.or_else(|| Some(std::env::home_dir()?.join(".pyenv")));
+    let versions = pyenv.and_then(|root| std::fs::read_dir(root.join("versions")).ok());
+    let versions = versions.into_iter().flatten().filter_map(Result::ok);
+    let versions = versions.filter(|entry| entry.file_name().to_string_lossy().starts_with("2.7"));
+    // What is on the PATH may be pyenv's stand-in for one that is not selected: only running it tells.
+    let is_python2 = "import sys; sys.exit(sys.version_info[:2] != (2, 7))";
+    on_path
+        .chain(versions.map(|entry| entry.path().join("bin/python")))
+        .find(|python| quiet(Command::new(python).args(["-c", is_python2])))
+}
+
+/// A program of a Python environment.
+fn program_in(environment: &Path, name: &str) -> PathBuf {
+    environment.join(if cfg!(windows) { format!("Scripts/{name}.exe") } else { format!("bin/{name}") })
+}
+
+fn pip_install(python: &Path, package: &str) -> Result<(), String> {
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package];
+    let mut install = Command::new(python);
+    // That Python 2.7 has reached its end is known.
+    run(install.args(pip).env("PIP_NO_PYTHON_VERSION_WARNING", "1")).map_err(|error| error.to_string())
 }
 
 /// The program that a variable names, or else the first of `names` on the PATH.
