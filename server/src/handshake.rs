@@ -153,7 +153,22 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// The elements of a comma-separated header.
 fn elements<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|element| !element.is_empty())
+    values.flat_map(|value| unquoted(value, ',')).map(str::trim).filter(|element| !element.is_empty())
+}
+
+/// Splits at a separator, but not within a quoted string (RFC 9110 §5.6.4).
+fn unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.split(move |character| {
+        let was_escaped = std::mem::take(&mut is_escaped);
+        match character {
+            _ if was_escaped => {}
+            '"' => is_quoted = !is_quoted,
+            '\\' => is_escaped = is_quoted,
+            _ => return character == separator && !is_quoted,
+        }
+        false
+    })
 }
 
 fn lists(headers: &HeaderMap, name: &str, token: &str) -> bool {
@@ -172,10 +187,11 @@ fn mode(headers: &HeaderMap) -> Result<Mode, Refused> {
     }
 }
 
-/// The first offer of permessage-deflate that we can keep (RFC 7692 §5, §7.1).
+/// The first offer of permessage-deflate that we can keep: offers stand in the order in which the client
+/// prefers them, and one with anything unknown, doubled or out of range is passed over (RFC 7692 §5, §7.1).
 fn deflate(headers: &HeaderMap) -> Option<Deflate> {
     elements(headers, "sec-websocket-extensions").find_map(|offer| {
-        let mut parts = offer.split(';').map(str::trim);
+        let mut parts = unquoted(offer, ';').map(str::trim);
         if parts.next() != Some("permessage-deflate") {
             return None;
         }
@@ -183,29 +199,31 @@ fn deflate(headers: &HeaderMap) -> Option<Deflate> {
         let mut server_bits = None;
         for part in parts {
             let (name, value) = match part.split_once('=') {
-                Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
+                Some((name, value)) => (name.trim_end(), Some(value.trim_start())),
                 None => (part, None),
             };
-            let bits = value.map(|value| match value {
-                "8" | "9" | "10" | "11" | "12" | "13" | "14" | "15" => value.parse::<u8>().ok(),
-                _ => None,
-            });
-            let is_valid = match (name, bits) {
-                ("server_no_context_takeover" | "client_no_context_takeover", None) => true,
-                ("client_max_window_bits", None | Some(Some(_))) => true,
-                ("server_max_window_bits", Some(Some(bits))) => {
-                    server_bits = Some(bits);
-                    true
-                }
-                _ => false,
-            };
-            if !is_valid || seen.contains(&name) {
+            if seen.contains(&name) {
                 return None;
             }
             seen.push(name);
+            match (name, value) {
+                ("server_no_context_takeover" | "client_no_context_takeover", None) => {}
+                // A hint. We leave it out of our answer, so the client may use what window it likes (§7.1.2.2).
+                ("client_max_window_bits", None) => {}
+                ("client_max_window_bits", Some(value)) => _ = window_bits(value)?,
+                ("server_max_window_bits", Some(value)) => server_bits = Some(window_bits(value)?),
+                _ => return None,
+            }
         }
         Some(Deflate { server_bits })
     })
+}
+
+/// 8 to 15 without leading zeros (RFC 7692 §7.1.2); a value may be quoted (RFC 6455 §9.1).
+fn window_bits(value: &str) -> Option<u8> {
+    let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    let bits: u8 = value.parse().ok().filter(|bits| (8..=15).contains(bits))?;
+    (value == bits.to_string()).then_some(bits)
 }
 
 #[cfg(test)]
@@ -313,24 +331,76 @@ mod tests {
         assert_eq!(mode("magpie.v11"), Err((400, false)));
     }
 
+    /// The window that was agreed on, if anything was: `Some(None)` without a word about it.
+    fn offer(value: &str) -> Option<Option<u8>> {
+        let accepted = get(&[], &[("sec-websocket-extensions", value)]).unwrap();
+        accepted.deflate.map(|deflate| deflate.server_bits)
+    }
+
     #[test]
-    fn deflate_is_negotiated_as_the_rfc_says() {
-        let offer = |value| get(&[], &[("sec-websocket-extensions", value)]).unwrap().deflate;
-        let plain = Some(Deflate { server_bits: None });
-        assert_eq!(offer("permessage-deflate"), plain);
-        assert_eq!(offer("permessage-deflate; client_max_window_bits"), plain);
-        assert_eq!(offer("permessage-deflate; client_max_window_bits=\"10\""), plain);
-        assert_eq!(offer("x-webkit-deflate-frame"), None);
-        assert_eq!(offer("permessage-deflate; server_max_window_bits"), None);
-        assert_eq!(offer("permessage-deflate; server_max_window_bits=7"), None);
-        assert_eq!(offer("permessage-deflate; server_max_window_bits=010"), None);
-        assert_eq!(offer("permessage-deflate; foo=1"), None);
-        assert_eq!(offer("permessage-deflate; server_no_context_takeover=1"), None);
-        let doubled = "permessage-deflate; server_no_context_takeover; server_no_context_takeover";
-        assert_eq!(offer(doubled), None);
-        let small = offer("permessage-deflate; server_max_window_bits=9, permessage-deflate").unwrap();
-        assert_eq!((small.server_bits, small.compresses()), (Some(9), false));
-        assert!(small.header().ends_with("; server_max_window_bits=9"));
-        assert_eq!(offer("permessage-deflate; foo, permessage-deflate"), plain);
+    fn deflate_is_accepted_with_every_parameter_of_the_rfc() {
+        for value in [
+            "permessage-deflate",
+            "permessage-deflate; server_no_context_takeover",
+            "permessage-deflate; client_no_context_takeover",
+            "permessage-deflate; client_max_window_bits",
+            "permessage-deflate; client_max_window_bits=8",
+            "permessage-deflate; client_max_window_bits=\"15\"",
+            "permessage-deflate;client_max_window_bits = 10 ;server_no_context_takeover",
+        ] {
+            assert_eq!(offer(value), Some(None), "{value}");
+        }
+        for bits in 8..=15 {
+            let value = format!("permessage-deflate; server_max_window_bits={bits}; client_max_window_bits");
+            assert_eq!(offer(&value), Some(Some(bits)), "{value}");
+        }
+        assert_eq!(offer("permessage-deflate; server_max_window_bits=\"9\""), Some(Some(9)));
+    }
+
+    #[test]
+    fn deflate_is_declined_where_an_offer_breaks_the_rfc() {
+        for value in [
+            "x-webkit-deflate-frame",
+            "Permessage-Deflate",
+            "permessage-deflate; ",
+            "permessage-deflate; =10",
+            "permessage-deflate; foo",
+            "permessage-deflate; foo=1",
+            "permessage-deflate; server_no_context_takeover=1",
+            "permessage-deflate; client_no_context_takeover=true",
+            "permessage-deflate; client_no_context_takeover=",
+            "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
+            "permessage-deflate; client_max_window_bits; client_max_window_bits=10",
+            "permessage-deflate; server_max_window_bits=10; server_max_window_bits=10",
+            "permessage-deflate; server_max_window_bits",
+            "a=\"b, permessage-deflate, c\"",
+        ] {
+            assert_eq!(offer(value), None, "{value}");
+        }
+        for bits in ["", "\"\"", "\"", "7", "16", "010", "08", "+9", "-9", "9.0", "9\"", "\"9", "1000", "ten"]
+        {
+            for name in ["server_max_window_bits", "client_max_window_bits"] {
+                assert_eq!(offer(&format!("permessage-deflate; {name}={bits}")), None, "{name}={bits}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_offer_of_deflate_that_we_can_keep_is_taken() {
+        let (nine, ten) =
+            ("permessage-deflate; server_max_window_bits=9", "permessage-deflate; server_max_window_bits=10");
+        assert_eq!(offer(&format!("{nine}, permessage-deflate")), Some(Some(9)));
+        assert_eq!(offer(&format!("permessage-deflate, {nine}")), Some(None));
+        assert_eq!(offer(&format!("permessage-deflate; foo=\"a,b;c\\\"\", {ten}")), Some(Some(10)));
+        assert_eq!(offer("permessage-deflate; foo, x-other; y=1, permessage-deflate"), Some(None));
+        // As one header or several.
+        let two = [("sec-websocket-extensions", "x-other"), ("sec-websocket-extensions", nine)];
+        let agreed = get(&[], &two).unwrap().deflate.unwrap();
+        let header = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        assert_eq!(agreed.header(), format!("{header}; server_max_window_bits=9"));
+        assert_eq!(Deflate { server_bits: None }.header(), header);
+        // Our compressor has one window, of 15 bits.
+        let compresses = [None, Some(9), Some(15)].map(|server_bits| Deflate { server_bits }.compresses());
+        assert_eq!(compresses, [true, false, true]);
     }
 }
