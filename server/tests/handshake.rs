@@ -5,7 +5,9 @@ mod support;
 
 use std::io::Write;
 
-use support::{KEY, KEY_ACCEPTED, Magpie, Request, Response, Socket, connect, exchange, read_response};
+use support::{
+    CLOSE, Canary, KEY, KEY_ACCEPTED, Magpie, Request, Response, Socket, connect, exchange, read_response,
+};
 
 #[track_caller]
 fn check(server: &Magpie, request: Request, status: u16) -> Response {
@@ -214,6 +216,7 @@ fn cookies_are_the_servers_own() {
 #[test]
 fn what_is_malformed_is_refused_and_never_hangs() {
     let server = Magpie::start(&["--header-timeout", "2"]);
+    let canary = Canary::start(&server);
     let good = Request::upgrade(&server, "/ws");
     check(&server, good.clone().with("X-Big", &"a".repeat(1024 * 1024)), 431);
     let many = (0..5_000).fold(good.clone(), |request, number| request.and(&format!("X-{number}"), "1"));
@@ -256,6 +259,7 @@ fn what_is_malformed_is_refused_and_never_hangs() {
     let status = read_response(&mut stream).map(|response| response.status);
     assert!(matches!(status, None | Some(400 | 405)), "{status:?}");
     assert!(read_response(&mut stream).is_none(), "a connection with two lengths is closed");
+    canary.stop();
 }
 
 #[test]
@@ -377,8 +381,22 @@ fn pages_are_cached_and_health_is_told() {
 #[test]
 fn what_is_sent_cannot_forge_a_line_of_the_log() {
     let server = Magpie::start(&[]);
-    let request = Request::new(&server, "GET", "/%0a%7b%22level%22:%22FAKE%22%7d").with("User-Agent", "FAKE");
-    check(&server, request, 404);
+    let fake = "\\n{\"level\":\"FAKE\"}";
+    let good = Request::upgrade(&server, "/ws");
+    for (request, status) in [
+        (Request::new(&server, "GET", "/%0a%7b%22level%22:%22FAKE%22%7d").with("User-Agent", "FAKE"), 404),
+        (good.clone().with("Origin", fake), 403),
+        (good.clone().with("Sec-WebSocket-Protocol", fake), 400),
+        (good.clone().with("Cookie", &format!("magpie_session={fake}")), 403),
+        (good.clone().with("Sec-WebSocket-Extensions", fake), 101),
+    ] {
+        let response = check(&server, request, status);
+        let all = format!("{:?}{}", response.headers, response.text());
+        assert!(!all.contains("FAKE"), "{all}");
+    }
+    let mut socket = Socket::plain(&server, "/ws");
+    socket.send(CLOSE, &[&1000u16.to_be_bytes(), "\n{\"level\":\"FAKE\"}\n".as_bytes()].concat());
+    assert_eq!(socket.closed(), Some(1000));
     for line in server.log().lines() {
         let entry: serde_json::Value = serde_json::from_str(line).expect("each line of the log is JSON");
         assert_ne!(entry["level"], "FAKE");

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use flate2::{Compress, Compression, FlushCompress};
 use serde_json::{Value, json};
 
 /// The longest wait for what should happen at once. Generous, since test machines are busy.
@@ -31,6 +32,12 @@ pub const BINARY: u8 = 0x82;
 pub const CLOSE: u8 = 0x88;
 pub const PING: u8 = 0x89;
 pub const PONG: u8 = 0x8a;
+pub const CONTINUATION: u8 = 0x80;
+/// FIN left out: more fragments follow.
+pub const TEXT_BEGUN: u8 = 0x01;
+pub const CONTINUED: u8 = 0x00;
+/// RSV1: the message is compressed.
+pub const DEFLATED_TEXT: u8 = 0xc1;
 
 /// A server process; killed when dropped. Nothing that a peer sends may have made it panic.
 pub struct Magpie {
@@ -379,6 +386,14 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A payload as permessage-deflate sends it (RFC 7692 §7.2.1).
+pub fn deflate(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + 64);
+    Compress::new(Compression::best(), false).compress_vec(payload, &mut out, FlushCompress::Sync).unwrap();
+    out.truncate(out.len() - 4);
+    out
+}
+
 pub struct Socket {
     pub stream: TcpStream,
     pub response: Response,
@@ -552,6 +567,22 @@ impl Socket {
     }
 }
 
+/// The ways a connection can be opened: a path, whether with `magpie.v1`, whether with permessage-deflate.
+pub const DOORS: [(&str, bool, bool); 4] =
+    [("/ws", false, false), ("/ws", true, false), ("/ws/echo", false, false), ("/ws/echo", false, true)];
+
+/// Opens a connection in one of these ways.
+pub fn open(server: &Magpie, (path, is_full, deflate): (&str, bool, bool)) -> Socket {
+    let mut request = Request::upgrade(server, path);
+    if is_full {
+        request = request.with("Sec-WebSocket-Protocol", "magpie.v1");
+    }
+    if deflate {
+        request = request.with("Sec-WebSocket-Extensions", "permessage-deflate");
+    }
+    Socket::open(connect(server.address), &request)
+}
+
 /// A send on `magpie.v1`.
 pub fn send(reference: &str, body: &str) -> Value {
     json!({"type": "send", "room": LOBBY, "ref": reference, "body": body})
@@ -568,6 +599,20 @@ pub fn assert_seqs_have_no_hole(events: &[Value]) {
     for pair in events.windows(2) {
         assert_eq!(pair[1]["seq"].as_u64(), pair[0]["seq"].as_u64().map(|seq| seq + 1), "{pair:?}");
     }
+}
+
+// ---- What an attack may cost ----
+
+/// Most memory that any attack may cost, in KiB.
+pub const MEMORY_KIB: u64 = 40 * 1024;
+/// Descriptors that a server opens with its first visitors, for its database.
+const DESCRIPTORS_LATER: usize = 6;
+
+/// Waits until no more descriptors are open than were at first: nothing was leaked.
+#[track_caller]
+pub fn check_descriptors(server: &Magpie, before: usize) {
+    let open = before + DESCRIPTORS_LATER;
+    until("the descriptors are given back", || (server.descriptors() <= open).then_some(()));
 }
 
 // ---- The canary ----
