@@ -214,6 +214,8 @@ impl Trial {
             let mut closing = None;
             let (reply, deflate) = (self.reply, self.deflate);
             let fed = self.machine.feed(&mut bytes, |incoming| {
+                // Whole frames only: one that drips would otherwise never be pinged.
+                (heard_at, pinged) = (Instant::now(), false);
                 if closing.is_none() {
                     match incoming {
                         Incoming::Close(code) => closing = Some(Frame::close_reply(code)),
@@ -246,7 +248,7 @@ impl Trial {
                     });
                     match read {
                         Ok(0) => return End::Gone,
-                        Ok(_) => (heard_at, pinged) = (Instant::now(), false),
+                        Ok(_) => {}
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(_) => return End::Gone,
                     }
