@@ -21,7 +21,8 @@ usage: cargo xtask <task>
 
   test           everything that must pass: formatting, clippy, directions of dependencies, all tests, the
                  browser and Python clients, the size of a first visit. Installs the tools that it needs
-                 where it can. With CI=true, a part that had to be skipped counts as failed.
+                 where it can. With CI=true, a part that had to be skipped counts as failed, but for
+                 Autobahn where there is no Python 2.7.
   test --quick   the loop while working: no clippy, no browser, no Python, no release build of the client
   autobahn       all cases of the Autobahn test suite for WebSockets against /ws/echo: about ten minutes.
                  Needs a Python 2.7
