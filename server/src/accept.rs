@@ -2,12 +2,15 @@
 //!
 //! It must not know routes: it is given a service, and tells it who the peer is by request extensions.
 
+mod opening;
+
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -16,11 +19,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use warp::http::{Request, Response, Uri};
 
 use crate::gate::{Full, Gate, Permit};
 use crate::tls::Tls;
+use opening::{Opening, opening};
 
 /// Most headers of one request; more are answered with 431.
 const HEADERS_MAX: usize = 100;
@@ -30,10 +35,6 @@ const ENDING_WAIT: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// First requests that are read and answered at once, on one worker.
 pub const HANDSHAKES_MAX: usize = 32;
-/// How long a connection may keep its turn before it has said what it wants.
-const HANDSHAKE_TURN: Duration = Duration::from_millis(50);
-/// First byte of a TLS connection: the type of a handshake record (RFC 8446 §5.1).
-const TLS_HANDSHAKE: u8 = 22;
 /// Connections that may wait to be accepted: a whole restart's worth of clients.
 const BACKLOG: i32 = 8_192;
 
@@ -55,7 +56,7 @@ pub struct Patience {
 ///
 /// # Errors
 /// The system's.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),
         socket2::Type::STREAM,
@@ -67,7 +68,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// A connection that was let in, on its way to a worker.
@@ -79,15 +80,32 @@ pub struct Arrival {
     permit: Arc<Permit>,
 }
 
-/// Accepts until `stop` is true, and gives the workers of `seats` a connection each in turn. With `tls`, all of
-/// them speak it.
-pub async fn run(
-    listener: TcpListener,
-    tls: Option<Arc<Tls>>,
-    gate: Arc<Gate>,
-    seats: Vec<mpsc::UnboundedSender<Arrival>>,
-    mut stop: watch::Receiver<bool>,
-) {
+/// What accept loops have in common.
+#[derive(Clone)]
+pub struct Door {
+    /// What all connections must speak; `None` is plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+    pub gate: Arc<Gate>,
+    /// The workers, who are given a connection each in turn.
+    pub seats: Vec<mpsc::UnboundedSender<Arrival>>,
+    /// Nobody is let in once this is true.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Accepts on all listeners until `stop` is true. Meant for a thread of its own: the queue at the door is
+/// short, and whoever finds it full tries again a second later. Runs inside a `LocalSet`.
+pub async fn run(listeners: Vec<std::net::TcpListener>, door: Door) {
+    let mut loops = JoinSet::new();
+    for listener in listeners {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => drop(loops.spawn_local(accept(listener, door.clone()))),
+            Err(error) => return tracing::error!(%error, "cannot wait for connections"),
+        }
+    }
+    while loops.join_next().await.is_some_and(|ended| ended.is_ok()) {}
+}
+
+async fn accept(listener: TcpListener, Door { tls, gate, seats, mut stop }: Door) {
     let mut seats = seats.iter().cycle();
     loop {
         let accepted = tokio::select! {
@@ -150,27 +168,18 @@ async fn answer(socket: TcpStream, head: &str, text: &str) {
     .await;
 }
 
-/// The right to be at work on a first request, for a while.
-struct Turn {
-    right: Option<OwnedSemaphorePermit>,
-    until: Instant,
-}
-
-impl Turn {
-    async fn wait(turns: Arc<Semaphore>) -> Self {
-        let right = turns.acquire_owned().await.ok();
-        Self { right, until: Instant::now() + HANDSHAKE_TURN }
-    }
-}
+/// The right to be at work on a first request.
+type Turn = Option<OwnedSemaphorePermit>;
 
 /// Serves a connection that a worker was given. Its first request waits for its turn: so many at once are at
-/// work between their first byte and their answer, and the others do not slow down those who talk already.
+/// work, and the others do not slow down those who talk already. Nobody has a turn while the network is
+/// waited for: who says what they want in drips is served without one.
 pub async fn serve<S, B>(
     Arrival { socket, tls, peer, permit }: Arrival,
     turns: Arc<Semaphore>,
     patience: Patience,
     service: S,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) where
     S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -178,24 +187,42 @@ pub async fn serve<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Ok(socket) = TcpStream::from_std(socket) else { return };
-    match tls {
-        None => {
-            // hyper's own timer starts with the first byte.
-            if matches!(timeout(or_a_day(patience.idle), socket.readable()).await, Ok(Ok(()))) {
-                let turn = Turn::wait(turns).await;
-                serve_http(socket, turn, (peer, permit), patience, service, stop).await;
-            }
-        }
+    let begin = async {
+        // hyper's own timer starts with the first byte.
+        let said = timeout(or_a_day(patience.idle), socket.readable()).await;
+        let (opening, is_whole) = match said {
+            Ok(Ok(())) => opening(&socket).await,
+            _ => (Opening::Gone, true),
+        };
+        let is_served = is_whole && opening != Opening::Gone;
+        (opening, if is_served { turns.acquire_owned().await.ok() } else { None })
+    };
+    let (opening, turn) = tokio::select! {
+        begun = begin => begun,
+        // Nobody was promised anything yet.
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    let peer = (peer, permit);
+    match (opening, tls) {
+        (Opening::Gone, _) | (Opening::Other, Some(_)) => {}
+        (_, None) => serve_http(socket, turn, peer, patience, service, stop).await,
         // On the heap, so that a plain connection is not larger for it.
-        Some(tls) => Box::pin(serve_tls(socket, &tls, turns, (peer, permit), patience, service, stop)).await,
+        (Opening::Tls, Some(tls)) => {
+            Box::pin(serve_tls(socket, &tls, turn, peer, patience, service, stop)).await;
+        }
+        // Somebody typed http.
+        (Opening::Http, Some(_)) => {
+            drop(turn);
+            answer(socket, "400 Bad Request", "This port speaks TLS (https).").await;
+        }
     }
 }
 
-/// TLS comes first, in the same turn.
+/// TLS comes first. The turn is for its signature, which is made at once; then it is the peer's.
 async fn serve_tls<S, B>(
     socket: TcpStream,
     tls: &Tls,
-    turns: Arc<Semaphore>,
+    turn: Turn,
     peer: (PeerAddr, Arc<Permit>),
     patience: Patience,
     service: S,
@@ -206,27 +233,16 @@ async fn serve_tls<S, B>(
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut first = [0];
-    match timeout(or_a_day(patience.idle), socket.peek(&mut first)).await {
-        Ok(Ok(1)) if first[0] == TLS_HANDSHAKE => {}
-        // A method: somebody typed http.
-        Ok(Ok(1)) if first[0].is_ascii_uppercase() => {
-            return answer(socket, "400 Bad Request", "This port speaks TLS (https).").await;
-        }
-        _ => return,
-    }
-    let mut turn = Turn::wait(turns).await;
     let mut handshake = pin!(timeout(or_a_day(patience.header), tls.acceptor().accept(socket)));
-    let stream = tokio::select! {
-        stream = handshake.as_mut() => stream,
-        () = sleep_until(turn.until) => {
-            turn.right = None;
-            handshake.await
-        }
+    let begun = futures_util::poll!(handshake.as_mut());
+    drop(turn);
+    let stream = match begun {
+        Poll::Ready(stream) => stream,
+        Poll::Pending => handshake.await,
     };
     // What fails here is the peer's, and it has its alert.
     if let Ok(Ok(stream)) = stream {
-        serve_http(stream, turn, peer, patience, service, stop).await;
+        serve_http(stream, None, peer, patience, service, stop).await;
     }
 }
 
@@ -249,8 +265,7 @@ async fn serve_http<S, B, I>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let turn_until = turn.until;
-    let turn = Rc::new(Cell::new(turn.right));
+    let turn = Rc::new(Cell::new(turn));
     let requested_at = Rc::new(Cell::new(Instant::now()));
     let service = {
         let (requested_at, turn) = (requested_at.clone(), turn.clone());
@@ -266,9 +281,14 @@ async fn serve_http<S, B, I>(
             }
             let (answer, turn) = (service.call(request), turn.clone());
             async move {
-                let answer = answer.await;
+                let mut answer = pin!(answer);
+                let first = futures_util::poll!(answer.as_mut());
+                // What is waited for now, such as the store, is not this thread's work.
                 turn.take();
-                answer
+                match first {
+                    Poll::Ready(answer) => answer,
+                    Poll::Pending => answer.await,
+                }
             }
         })
     };
@@ -278,16 +298,10 @@ async fn serve_http<S, B, I>(
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = pin!(connection);
     let mut ends_at = None;
-    let mut has_turn = true;
     loop {
         let idle_at = requested_at.get() + or_a_day(patience.idle);
         let is_ending = ends_at.is_some();
         tokio::select! {
-            // Who is slow to say what they want lets the next one begin.
-            () = sleep_until(turn_until), if has_turn => {
-                has_turn = false;
-                turn.take();
-            }
             // An error here is the peer's: it went away, or did not speak HTTP and has its answer.
             _ = connection.as_mut() => return,
             // Ends an idle connection; one at work is ended after its answer.

@@ -10,10 +10,12 @@
 
 mod inbox;
 mod outbox;
+mod share;
 
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +33,7 @@ use crate::store::{Append, Store, StoreError};
 use crate::websocket::Frame;
 use inbox::{Inbox, Lane, Waiting};
 use outbox::{Backlog, Frames, NONE, Progress};
+use share::{Share, Source};
 
 /// How long a turn takes inputs of those who talk, and then of those who come and go; and after how many it
 /// looks at the clock.
@@ -39,8 +42,10 @@ const TURN_TRAFFIC_TIME: Duration = Duration::from_millis(1);
 const TURN_LOOK: usize = 16;
 /// Sockets written before other tasks get their turn.
 const TURN_WRITES: usize = 256;
-/// Inputs that may wait. Readers pause above it.
+/// Inputs that may wait in a lane. Readers of it pause above it.
 const INBOX_MAX: usize = 16_384;
+/// Hints that may wait at all engines of a process. Above it all readers pause.
+const HINTS_MAX: usize = 64 * 1024;
 /// Bytes of requests of one connection that may wait. Its reader pauses above it.
 const WAITING_BYTES_MAX: usize = 128 * 1024;
 /// How often the hub hears of time.
@@ -70,6 +75,25 @@ pub struct EngineConfig {
     pub send_queue_bytes: usize,
     /// Silence after which a connection is pinged, and again until it is given up.
     pub ping_interval: Duration,
+}
+
+/// How many hints wait at the engines that share this. An engine that is slower than another can neither
+/// drop nor refuse what the other tells it; so all take less in.
+#[derive(Debug, Default)]
+pub struct Pressure(AtomicUsize);
+
+impl Pressure {
+    fn add(&self, hints: usize) {
+        self.0.fetch_add(hints, Ordering::Relaxed);
+    }
+
+    fn remove(&self, hints: usize) {
+        self.0.fetch_sub(hints, Ordering::Relaxed);
+    }
+
+    fn is_high(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > HINTS_MAX
+    }
 }
 
 /// A connection to be taken over.
@@ -104,6 +128,8 @@ struct Connection {
     answer_bytes: usize,
     /// Set once a close frame is on its way: nothing else follows it.
     closing: bool,
+    /// Set once its socket takes nothing any more.
+    deaf: bool,
     /// Set once the hub is told of its end.
     gone: bool,
     /// Since the last heartbeat: whether anything was heard, and how many control frames.
@@ -146,6 +172,7 @@ struct Shard {
     inbox: Inbox,
     /// Where the broker puts its hints.
     hints: Arc<Mutex<Vec<Hint>>>,
+    pressure: Arc<Pressure>,
     queries: Vec<(u64, Query)>,
     appends: Vec<(u64, Append)>,
     /// Store calls that have not been answered.
@@ -170,14 +197,16 @@ impl Engine {
         config: EngineConfig,
         store: Arc<dyn Store>,
         broker: Arc<dyn Broker>,
+        pressure: Arc<Pressure>,
         seed: u64,
     ) -> Rc<Self> {
         let wake = Arc::new(Notify::new());
         let hints = Arc::new(Mutex::new(Vec::new()));
         let sink: Sink = {
-            let (hints, wake) = (hints.clone(), wake.clone());
+            let (hints, wake, pressure) = (hints.clone(), wake.clone(), pressure.clone());
             Arc::new(move |hint| {
                 if let Ok(mut hints) = hints.lock() {
+                    pressure.add(1);
                     hints.push(hint);
                 }
                 wake.notify_one();
@@ -195,6 +224,7 @@ impl Engine {
             serial: 0,
             inbox: Inbox::default(),
             hints,
+            pressure,
             queries: Vec::new(),
             appends: Vec::new(),
             asked: 0,
@@ -309,12 +339,11 @@ impl Engine {
                 let ready = tokio::time::timeout(STALL_WAIT, socket.writable()).await;
                 let Some(engine) = engine.upgrade() else { return };
                 let mut shard = engine.shard.borrow_mut();
-                if !matches!(ready, Ok(Ok(()))) {
-                    shard.cut(id);
+                if ready.is_err() {
+                    // Should it read again at once, it is told why.
+                    shard.give_up(id);
                     engine.wake.notify_one();
-                    return;
-                }
-                if shard.write_backlog(id) {
+                } else if shard.write_backlog(id) {
                     return;
                 }
             }
@@ -339,6 +368,7 @@ impl Engine {
             backlog: None,
             answer_bytes: 0,
             closing: false,
+            deaf: false,
             gone: false,
             heard: true,
             pinged: false,
@@ -468,12 +498,14 @@ impl Shard {
 
     /// Whether a connection's reader should pause.
     fn is_busy(&mut self, id: ConnId) -> bool {
-        let is_full = self.inbox.len() > INBOX_MAX;
+        // Who talks does not pause for a storm of those who come and go.
+        let lane = if self.hub.is_ready(id.conn) { Lane::Talk } else { Lane::Traffic };
+        let is_full = self.inbox.len(lane) > INBOX_MAX || self.pressure.is_high();
         self.connection(id).is_some_and(|connection| is_full || connection.waiting.bytes > WAITING_BYTES_MAX)
     }
 
     fn has_inputs(&self) -> bool {
-        self.inbox.len() > 0 || self.hints.lock().is_ok_and(|hints| !hints.is_empty())
+        !self.inbox.is_empty() || self.hints.lock().is_ok_and(|hints| !hints.is_empty())
     }
 
     /// Lets the hub take what waits, and carries out what needs no other task. What the store is asked stays
@@ -482,46 +514,63 @@ impl Shard {
         let now = self.now();
         let mut out = Vec::new();
         let mut hints = Vec::new().into_iter();
-        let begun = Instant::now();
-        for count in 1.. {
-            if self.is_enough(count, begun, TURN_TIME) {
-                break;
+        let mut share = Share::default();
+        for most in [TURN_TIME, TURN_TRAFFIC_TIME] {
+            let begun = Instant::now();
+            let mut count = 0;
+            while let Some(source) = share.next(self.is_enough(count, begun, most)) {
+                count += 1;
+                let was_there = match source {
+                    Source::Hint => {
+                        if hints.len() == 0 {
+                            hints = self.take_hints();
+                        }
+                        hints.next().map(|hint| self.step(now, Input::Hint(hint), &mut out)).is_some()
+                    }
+                    Source::Talk => self.take(now, Lane::Talk, &mut out),
+                    Source::Traffic => self.take(now, Lane::Traffic, &mut out),
+                };
+                share.took(source, was_there);
             }
-            if hints.len() == 0 {
-                let new = self.hints.lock().map(|mut hints| std::mem::take(&mut *hints));
-                hints = new.unwrap_or_default().into_iter();
-            }
-            // Hints first: they are what everybody waits for, and the inbox may never be empty.
-            if let Some(hint) = hints.next() {
-                self.hub.handle(now, Input::Hint(hint), &mut out);
-                self.act_all(&mut out);
-            } else if !self.take(now, Lane::Talk, &mut out) {
-                break;
-            }
-        }
-        let begun = Instant::now();
-        for count in 1.. {
-            if self.is_enough(count, begun, TURN_TRAFFIC_TIME) || !self.take(now, Lane::Traffic, &mut out) {
-                break;
-            }
+            share.turn_to_traffic();
         }
         // What was not taken stays in front.
         if hints.len() > 0
             && let Ok(mut queue) = self.hints.lock()
         {
+            self.pressure.add(hints.len());
             let newer = std::mem::take(&mut *queue);
             queue.extend(hints.chain(newer));
         }
     }
 
-    /// Whether a turn has decided enough, as its `count`th input comes.
+    /// The hints that wait.
+    fn take_hints(&self) -> std::vec::IntoIter<Hint> {
+        let hints = self.hints.lock().map(|mut hints| std::mem::take(&mut *hints)).unwrap_or_default();
+        self.pressure.remove(hints.len());
+        hints.into_iter()
+    }
+
+    /// Lets the hub take one input, and carries out what follows.
+    fn step(&mut self, now: Ms, input: Input, out: &mut Vec<Effect>) {
+        self.hub.handle(now, input, out);
+        for effect in out.drain(..) {
+            self.act(effect);
+        }
+    }
+
+    /// Whether a turn has decided enough, after `count` inputs since `begun`.
     fn is_enough(&self, count: usize, begun: Instant, most: Duration) -> bool {
-        self.frames.is_heavy() || count.is_multiple_of(TURN_LOOK) && begun.elapsed() >= most
+        self.frames.is_heavy() || count > 0 && count.is_multiple_of(TURN_LOOK) && begun.elapsed() >= most
     }
 
     /// Adds an input of a connection to the inbox.
     fn put(&mut self, conn: Conn, input: Input, bytes: usize) {
         let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+        // Its end is its last word: what came after could be taken for the next connection's of that number.
+        if connection.gone && !matches!(input, Input::Closed { .. }) {
+            return;
+        }
         let is_talk = matches!(input, Input::Request { .. }) && self.hub.is_ready(conn);
         let lane = if is_talk { Lane::Talk } else { Lane::Traffic };
         self.inbox.push_of(&mut connection.waiting, lane, input, bytes);
@@ -536,18 +585,11 @@ impl Shard {
             connection.waiting.taken(lane, bytes);
         }
         let closed = if let Input::Closed { conn } = input { Some(conn) } else { None };
-        self.hub.handle(now, input, out);
-        self.act_all(out);
+        self.step(now, input, out);
         if let Some(connection) = closed.and_then(|conn| self.connections.try_remove(conn as usize)) {
             self.deflating -= usize::from(connection.deflate);
         }
         true
-    }
-
-    fn act_all(&mut self, out: &mut Vec<Effect>) {
-        for effect in out.drain(..) {
-            self.act(effect);
-        }
     }
 
     fn act(&mut self, effect: Effect) {
@@ -675,15 +717,23 @@ impl Shard {
             Ok(Progress::Blocked) => {
                 let limit = if limit > 0 { limit + connection.answer_bytes } else { 0 };
                 // What is left once it is closing ends with the close frame, and nothing is added to it.
-                let backlog = connection.backlog.as_mut().filter(|_| !connection.closing);
-                if let Some(backlog) = backlog.filter(|backlog| limit > 0 && backlog.bytes() > limit) {
-                    backlog.keep_begun();
-                    self.close(id.conn, CloseCode::TooSlow);
+                let backlog = connection.backlog.as_ref().filter(|_| !connection.closing);
+                if backlog.is_some_and(|backlog| limit > 0 && backlog.bytes() > limit) {
+                    self.give_up(id);
                 }
             }
-            // The reader sees the same end; this is only sooner.
-            Err(_) => self.finish(id),
+            // The reader sees the end too, after what the peer said before it.
+            Err(_) => connection.deaf = true,
         }
+    }
+
+    /// Closes a connection that reads too slowly: nothing follows the frame that was begun but the reason.
+    fn give_up(&mut self, id: ConnId) {
+        let Some(connection) = self.connection(id).filter(|connection| !connection.closing) else { return };
+        if let Some(backlog) = &mut connection.backlog {
+            backlog.keep_begun();
+        }
+        self.close(id.conn, CloseCode::TooSlow);
     }
 
     fn tick(&mut self, ping_interval: Duration) {
@@ -751,7 +801,7 @@ impl Connection {
     }
 
     fn owe(&mut self, conn: Conn, frame: u32, frames: &mut Frames, dirty: &mut Vec<Conn>) {
-        if self.closing {
+        if self.closing || self.deaf {
             return;
         }
         if self.owed.first == NONE {

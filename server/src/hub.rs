@@ -484,6 +484,7 @@ impl Hub {
                 out.push(Effect::Fanout { room, full, plain: None });
             }
             Hint::Read { user, room, seq, unread } => {
+                self.note_change(user);
                 self.to_user(user, &ServerEnvelope::Read { room, seq, unread }, out);
             }
             Hint::Renamed { user } => {
@@ -505,7 +506,13 @@ impl Hub {
                     self.ask(Pending::Attach { user, room }, Query::RoomInfo { room, user }, out);
                 }
             }
-            Hint::Membership { user, room, member: false } => self.detach(now, user, room, out),
+            Hint::Membership { user, room, member: false } => {
+                self.detach(now, user, room, out);
+                // They may have come back by way of another hub, whose hint was faster.
+                if self.users.contains_key(&user) {
+                    self.ask(Pending::Attach { user, room }, Query::RoomInfo { room, user }, out);
+                }
+            }
             Hint::Announcement { text, at } => {
                 let plain =
                     encode_shared(&PlainMessage { sender: SERVER_NAME.into(), message: text.clone() });

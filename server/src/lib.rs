@@ -32,13 +32,13 @@ pub mod token;
 pub mod websocket;
 pub mod worker;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -97,6 +97,7 @@ async fn run_local(
         scheme: if tls.is_some() { "https" } else { "http" },
         store,
         broker,
+        pressure: Arc::default(),
         draining: draining.clone(),
         lab: lab.clone(),
     });
@@ -111,16 +112,21 @@ async fn run_local(
         if place == 0 {
             spawn_local(async move { ended.send(worker::run(hub, shared, arrivals, stopped).await) });
         } else {
-            // A worker that panics drops its end, which ends the others.
-            worker::on_a_thread(hub, shared, arrivals, stopped, ended);
+            // A thread that panics drops its end, which ends the others.
+            let name = format!("worker-{place}");
+            worker::on_a_thread(&name, ended, move || worker::run(hub, shared, arrivals, stopped));
         }
         seats.push(seat);
         ends.push(end);
     }
     let gate = Gate::new(config.max_connections, config.max_connections_per_address);
-    for listener in listeners {
-        spawn_local(accept::run(listener, tls.clone(), gate.clone(), seats.clone(), stopped.clone()));
-    }
+    let (ended, end) = oneshot::channel();
+    ends.push(end);
+    let door = accept::Door { tls, gate: gate.clone(), seats, stop: stopped };
+    worker::on_a_thread("accept", ended, async move || {
+        accept::run(listeners, door).await;
+        Ok(())
+    });
 
     let mut result = tokio::select! {
         () = shutdown => Ok(()),

@@ -17,13 +17,17 @@ use crate::accept::{self, Arrival, Patience};
 use crate::broker::{Broker, HubId};
 use crate::config::Config;
 use crate::connection;
-use crate::engine::Engine;
+use crate::engine::{Engine, Pressure};
 use crate::handshake::Rules;
 use crate::routes::{self, Context, lab};
 use crate::store::Store;
 
 /// How long a worker that goes down waits for its connections and its last commits.
 const DRAIN_WAIT: Duration = Duration::from_secs(20);
+
+/// How long it waits for answers that are being written, and how often it looks.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+const ANSWER_POLL: Duration = Duration::from_millis(10);
 
 /// What all workers of a process have in common.
 pub struct Shared {
@@ -32,6 +36,7 @@ pub struct Shared {
     pub scheme: &'static str,
     pub store: Arc<dyn Store>,
     pub broker: Arc<dyn Broker>,
+    pub pressure: Arc<Pressure>,
     /// True from the moment the server goes down.
     pub draining: Arc<AtomicBool>,
     pub lab: Option<Arc<lab::Lab>>,
@@ -52,13 +57,13 @@ pub async fn run(
     mut arrivals: mpsc::UnboundedReceiver<Arrival>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), EngineFailed> {
-    let Shared { config, scheme, store, broker, draining, lab } = &*shared;
+    let Shared { config, scheme, store, broker, pressure, draining, lab } = &*shared;
     let mut seed = [0; 8];
     if getrandom::fill(&mut seed).is_err() {
         tracing::warn!("the system gives no random bytes; ids will be guessable");
     }
     let seed = u64::from_ne_bytes(seed);
-    let engine = Engine::new(hub, config.engine(), store.clone(), broker.clone(), seed);
+    let engine = Engine::new(hub, config.engine(), store.clone(), broker.clone(), pressure.clone(), seed);
     let mut engine_task = spawn_local(engine.clone().run());
 
     let (upgrades, mut upgraded) = mpsc::unbounded_channel();
@@ -79,11 +84,16 @@ pub async fn run(
         header: Duration::from_secs(config.header_timeout),
     };
     let (turns, stopped) = (Arc::new(Semaphore::new(accept::HANDSHAKES_MAX)), stop.clone());
+    let serving = Rc::new(());
     loop {
         tokio::select! {
             Some(arrival) = arrivals.recv() => {
-                let serving = accept::serve(arrival, turns.clone(), patience, service.clone(), stopped.clone());
-                spawn_local(serving);
+                let served = accept::serve(arrival, turns.clone(), patience, service.clone(), stopped.clone());
+                let serving = serving.clone();
+                spawn_local(async move {
+                    served.await;
+                    drop(serving);
+                });
             }
             Some(upgrade) = upgraded.recv() => {
                 spawn_local(connection::serve(Rc::clone(&engine), upgrade));
@@ -92,6 +102,8 @@ pub async fn run(
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
+    arrivals.close();
+    while arrivals.try_recv().is_ok() {}
     // What was answered with 101 while the worker went down is told so by the engine.
     spawn_local({
         let engine = engine.clone();
@@ -101,28 +113,35 @@ pub async fn run(
             }
         }
     });
+    let answered = async {
+        while Rc::strong_count(&serving) > 1 {
+            tokio::time::sleep(ANSWER_POLL).await;
+        }
+    };
+    // Answers that take longer are cut.
+    let _ = tokio::join!(engine.drain(DRAIN_WAIT), tokio::time::timeout(ANSWER_WAIT, answered));
+    // Those of the last answers.
     engine.drain(DRAIN_WAIT).await;
     Ok(())
 }
 
-/// Runs a worker on a thread of its own; `ended` is told how that ended, or dropped.
-pub fn on_a_thread(
-    hub: HubId,
-    shared: Arc<Shared>,
-    arrivals: mpsc::UnboundedReceiver<Arrival>,
-    stop: watch::Receiver<bool>,
+/// Runs something of the server on a thread of its own; `ended` is told how that ended, or dropped.
+pub fn on_a_thread<F>(
+    name: &str,
     ended: oneshot::Sender<Result<(), EngineFailed>>,
-) {
-    let work = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = match runtime {
+    work: impl FnOnce() -> F + Send + 'static,
+) where
+    F: Future<Output = Result<(), EngineFailed>>,
+{
+    let run = move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return tracing::error!(%error, "cannot start a worker"),
+            Err(error) => return tracing::error!(%error, "cannot start a thread"),
         };
-        let end = LocalSet::new().block_on(&runtime, run(hub, shared, arrivals, stop));
+        let end = LocalSet::new().block_on(&runtime, async { work().await });
         let _ = ended.send(end);
     };
-    if let Err(error) = std::thread::Builder::new().name(format!("worker-{hub}")).spawn(work) {
-        tracing::error!(%error, "cannot start a worker");
+    if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(run) {
+        tracing::error!(%error, "cannot start a thread");
     }
 }

@@ -42,12 +42,12 @@ fn write_on(server: &Magpie, round: u32, writer: u16, acked: &AtomicUsize) -> Wr
         while under_way < WINDOW {
             let own = reference(round, writer, sent.len() as u64);
             let envelope = send(&own, &format!("{writer} says {}", sent.len()));
-            let bytes = support::masked(TEXT, envelope.to_string().as_bytes());
+            let bytes = masked(TEXT, envelope.to_string().as_bytes());
             // What cannot be sent any more may have arrived in part: unacknowledged, like the rest.
             places.insert(own.clone(), sent.len());
             sent.push((own, None));
             under_way += 1;
-            if std::io::Write::write_all(&mut socket.stream, &bytes).is_err() {
+            if socket.stream.write_all(&bytes).is_err() {
                 break;
             }
         }
@@ -186,7 +186,7 @@ fn a_drain_is_told_and_takes_no_newcomers() {
     // A balancer sees either: no readiness, or nobody listening.
     if let Ok(mut stream) = std::net::TcpStream::connect(server.address) {
         let ready = Request::new(&server, "GET", "/readyz");
-        let _ = std::io::Write::write_all(&mut stream, &ready.bytes());
+        let _ = stream.write_all(&ready.bytes());
         let status = support::read_response(&mut stream).map(|answer| answer.status);
         assert!(matches!(status, None | Some(503)), "{status:?}");
     }

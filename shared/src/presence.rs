@@ -63,6 +63,11 @@ impl Roster {
         self.people.get(&user).map_or(Presence::Offline, Entry::presence)
     }
 
+    /// Whether any other origin than this reports a person as present.
+    pub fn is_present_elsewhere(&self, user: UserId, origin: u32) -> bool {
+        self.people.get(&user).is_some_and(|entry| entry.origins.iter().any(|(other, _)| *other != origin))
+    }
+
     /// How many people are present (online or away).
     pub fn online(&self) -> usize {
         self.people.len()

@@ -61,8 +61,15 @@ impl Inbox {
         self.lane(lane).pop_front().map(|Item { input, bytes }| (input, bytes))
     }
 
-    pub fn len(&self) -> usize {
-        self.talk.len() + self.traffic.len()
+    pub fn len(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Talk => self.talk.len(),
+            Lane::Traffic => self.traffic.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.talk.is_empty() && self.traffic.is_empty()
     }
 
     fn lane(&mut self, lane: Lane) -> &mut VecDeque<Item> {
@@ -109,7 +116,7 @@ mod tests {
         inbox.push_of(&mut one, Lane::Talk, input(2), 10);
         inbox.push_of(&mut two, Lane::Talk, input(3), 0);
         inbox.push_of(&mut two, Lane::Traffic, input(4), 0);
-        assert_eq!((one.bytes, inbox.len()), (20, 4));
+        assert_eq!((one.bytes, inbox.len(Lane::Talk), inbox.len(Lane::Traffic)), (20, 2, 2));
         assert_eq!(popped(&mut inbox, Lane::Talk), [3, 4]);
         assert_eq!(popped(&mut inbox, Lane::Traffic), [1, 2]);
         one.taken(Lane::Traffic, 10);

@@ -228,8 +228,10 @@ impl Hub {
         present.absent_at = Some(now + grace);
         let author = present.user.clone();
         if session.ephemeral {
-            let lobby_is_small = self.rooms.get(&LOBBY).is_some_and(|lobby| lobby.roster.online() <= CROWD);
-            if lobby_is_small {
+            let is_told = self.rooms.get(&LOBBY).is_some_and(|lobby| {
+                lobby.roster.online() <= CROWD && !lobby.roster.is_present_elsewhere(user, self.id)
+            });
+            if is_told {
                 self.note_in_lobby(now, author, EventKind::Left, out);
             }
             self.gone(user, out);

@@ -186,15 +186,18 @@ impl Hub {
             Ok(page) => {
                 let events = room.with_tail(after, page.events);
                 let text = resumed(id, room, after, events, false);
+                room.keep_answer(room.epoch, after, text.clone());
+                self.answering.insert(id);
                 for asker in askers {
-                    if self.still_in(asker, id, "hello", out) {
+                    if self.still_in(asker, id, "join", out) {
                         out.push(Effect::Share { conn: asker.conn, text: text.clone() });
                     }
                 }
             }
             Err(error) => {
                 for asker in askers {
-                    self.refuse(asker, "hello", Some(id), &error, out);
+                    // A `join` with `after` asks the same again.
+                    self.refuse(asker, "join", Some(id), &error, out);
                 }
             }
         }

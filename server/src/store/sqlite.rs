@@ -141,7 +141,7 @@ impl SqliteStore {
             configure(&connection, "PRAGMA query_only = ON;").map_err(database)?;
             let reads = store.reads.clone();
             let run = move || {
-                while let Some(reads) = reads.take_some(READ_BATCH_MAX) {
+                while let Some(reads) = reads.take_part(READERS, READ_BATCH_MAX) {
                     read_all(&connection, reads);
                 }
             };

@@ -605,8 +605,9 @@ pub fn assert_seqs_have_no_hole(events: &[Value]) {
 
 /// Most memory that any attack may cost, in KiB.
 pub const MEMORY_KIB: u64 = 40 * 1024;
-/// Descriptors that a server opens with its first visitors, for its database.
-const DESCRIPTORS_LATER: usize = 6;
+/// Descriptors that a server opens after it says its address: for the thread that accepts, and with the first
+/// visitors for its database.
+const DESCRIPTORS_LATER: usize = 12;
 
 /// Waits until no more descriptors are open than were at first: nothing was leaked.
 #[track_caller]

@@ -47,6 +47,11 @@ impl<J> Queue<J> {
     /// Waits for work, and takes all there is until it weighs `weight_max` or more. `None` when the queue is
     /// closed and empty.
     pub(super) fn take_some(&self, weight_max: usize) -> Option<Vec<J>> {
+        self.take_part(1, weight_max)
+    }
+
+    /// The same, but no more than one of so many parts, for the other threads have theirs.
+    pub(super) fn take_part(&self, parts: usize, weight_max: usize) -> Option<Vec<J>> {
         let mut state = self.lock();
         while state.jobs.is_empty() {
             if state.closed {
@@ -54,6 +59,7 @@ impl<J> Queue<J> {
             }
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let weight_max = state.waiting.div_ceil(parts).min(weight_max);
         let mut taken = Vec::new();
         let mut weight = 0;
         while weight < weight_max
