@@ -1,0 +1,144 @@
+//! The scenarios, each a function that measures and gives rows, and what they share.
+
+mod fan_out;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::client::{Load, Speech};
+use crate::report::Row;
+use crate::server_process::{Kind, Place, Server};
+
+/// What a scenario may know of the run.
+pub struct Run {
+    pub place: Place,
+    /// Small numbers of everything: whether it works, not how well.
+    pub is_quick: bool,
+    /// How often a comparison is repeated.
+    pub rounds: usize,
+}
+
+/// A scenario: its name on the command line, what it does, and the function.
+pub struct Scenario {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub run: fn(&Run, &mut Vec<Row>) -> Result<()>,
+}
+
+/// All of them, in the order in which they run.
+pub const ALL: [Scenario; 1] =
+    [Scenario { name: "fan-out", about: "one room of 100 to 5,000 members", run: fan_out::run }];
+
+/// Handshakes that may be under way while a run only prepares.
+const OPENING: usize = 64;
+/// How long clients may take to connect, and a phase to end.
+const LIMIT: Duration = Duration::from_secs(120);
+
+impl Run {
+    /// One of two numbers, by whether this is the real run or the quick one.
+    pub fn choose<T>(&self, real: T, quick: T) -> T {
+        if self.is_quick { quick } else { real }
+    }
+
+    /// Says what is being measured.
+    pub fn say(&self, text: &str) {
+        eprintln!("    {text}");
+    }
+
+    /// A server with so many welcomed clients, all silent.
+    pub fn start(&self, kind: Kind, clients: usize) -> Result<(Server, Load)> {
+        let server = Server::start(kind, &self.place)?;
+        let mut load = Load::new(server.address, kind.speech())?;
+        if kind == Kind::Floor {
+            // The one that speaks comes first.
+            load.open(1, 1, LIMIT)?;
+            load.make_sender(0);
+        }
+        load.open(clients, OPENING, LIMIT)?;
+        self.silence(&mut load)?;
+        Ok((server, load))
+    }
+
+    /// Waits until the arrivals have been told, and checks every event from then on.
+    pub fn silence(&self, load: &mut Load) -> Result<()> {
+        if load.speech() == Speech::Magpie {
+            // A crowd is told of arrivals every 3 seconds.
+            load.settle(Duration::from_millis(self.choose(3_500, 1_000)), LIMIT)?;
+        } else {
+            load.settle(Duration::from_millis(200), LIMIT)?;
+        }
+        load.track();
+        Ok(())
+    }
+}
+
+/// What a phase cost and took.
+pub struct Phase {
+    pub cpu_ns: u64,
+    pub elapsed: Duration,
+}
+
+/// Runs a phase, and then until each of the messages that it said (its result) has reached all `members` and
+/// is acknowledged. Nothing may be missing then.
+pub fn phase(
+    server: &Server,
+    load: &mut Load,
+    members: usize,
+    work: impl FnOnce(&mut Load) -> Result<u64>,
+) -> Result<Phase> {
+    load.begin();
+    let (cpu_ns, start) = (server.cpu_ns()?, Instant::now());
+    let messages = work(load)?;
+    let expected = messages * members as u64;
+    load.run_until(LIMIT, "for the last deliveries", |load| load.deliveries() >= expected)?;
+    let elapsed = start.elapsed();
+    let cpu_ns = server.cpu_ns()? - cpu_ns;
+    if load.speech() != Speech::Bare {
+        load.run_until(LIMIT, "for acknowledgements", |load| load.pending() == 0)?;
+        load.verify()?;
+    }
+    ensure!(load.deliveries() == expected, "{} deliveries, {expected} were due", load.deliveries());
+    Ok(Phase { cpu_ns, elapsed })
+}
+
+/// Keeps `window` messages of each sender in flight for some time; returns how many were said.
+pub fn closed_loop(load: &mut Load, senders: &[usize], window: usize, time: Duration) -> Result<u64> {
+    let deadline = Instant::now() + time;
+    let mut said = 0;
+    for sender in senders {
+        for _ in 0..window {
+            load.send(*sender, load.now())?;
+            said += 1;
+        }
+    }
+    while Instant::now() < deadline {
+        load.turn(Duration::from_millis(10))?;
+        let mut completed = std::mem::take(&mut load.completed);
+        for sender in completed.drain(..) {
+            load.send(sender, load.now())?;
+            said += 1;
+        }
+        load.completed = completed;
+    }
+    Ok(said)
+}
+
+/// Says messages at a fixed rate, whether or not the server keeps up; returns how many were said. Each is
+/// timed from when it was due.
+pub fn fixed_rate(load: &mut Load, senders: &[usize], per_second: f64, time: Duration) -> Result<u64> {
+    let start = load.now();
+    let step = 1_000_000_000.0 / per_second;
+    let total = (time.as_secs_f64() * per_second) as u64;
+    let mut said = 0;
+    while said < total {
+        let now = load.now();
+        let due = |said: u64| start + (said as f64 * step) as u64;
+        while said < total && due(said) <= now {
+            load.send(senders[said as usize % senders.len()], due(said))?;
+            said += 1;
+        }
+        load.turn(Duration::from_nanos(due(said).saturating_sub(now)).min(Duration::from_millis(10)))?;
+    }
+    Ok(said)
+}
