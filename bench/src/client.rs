@@ -93,6 +93,10 @@ pub struct Conn {
     overlap: u64,
     /// While a resume is being answered: the live events that came meanwhile, as (first, last).
     resuming: Option<Option<(u64, u64)>>,
+    /// After a gap: the first event of those that came from the head backwards.
+    filled_from: Option<u64>,
+    /// Resumes that were answered with a gap.
+    pub gaps: u32,
     /// Bytes and events that came in answer to a resume.
     pub resumed_bytes: u64,
     pub resumed_events: u64,
@@ -402,8 +406,8 @@ impl Load {
         for tally in &mut self.tallies {
             tally.deliveries = 0;
             tally.acks = 0;
-            tally.latency.clear();
-            tally.ack_latency.clear();
+            tally.latency.reset();
+            tally.ack_latency.reset();
         }
         self.arrived = 0;
         self.ended = 0;
@@ -454,7 +458,7 @@ impl Load {
             .filter_map(|conn| conn.sender.as_ref())
             .map(|sender| (sender.id, sender.next))
             .collect();
-        for (index, conn) in self.conns.iter().enumerate().filter(|(_, conn)| conn.stage == Stage::Open) {
+        for (index, conn) in self.conns.iter().enumerate().filter(|(_, conn)| conn.is_checked()) {
             match self.speech {
                 Speech::Magpie => {
                     let head = self.rooms[conn.room].head;
@@ -752,7 +756,7 @@ impl Load {
             self.completed.push(index);
             return Ok(());
         }
-        if let Some(page) = frames::joined(payload) {
+        if let Some(page) = frames::page(payload) {
             return self.take_page(index, &page, payload.len(), now);
         }
         if payload.starts_with(br#"{"type":"welcome""#) {
@@ -827,7 +831,7 @@ impl Load {
     }
 
     /// A page: of a room that was joined, or of what was missed.
-    fn take_page(&mut self, index: usize, page: &frames::Joined, bytes: usize, now: u64) -> Result<()> {
+    fn take_page(&mut self, index: usize, page: &frames::Page, bytes: usize, now: u64) -> Result<()> {
         let conn = &mut self.conns[index];
         let Some(live) = conn.resuming else {
             if let Some(room) = self.rooms.iter_mut().find(|room| room.id == page.room) {
@@ -838,23 +842,46 @@ impl Load {
         };
         let room = &mut self.rooms[conn.room];
         ensure!(room.id == page.room, "a page of another room");
-        ensure!(!page.gap, "a gap where all that was missed should come");
         room.head = room.head.max(page.head);
         conn.resumed_bytes += bytes as u64;
         conn.resumed_events += page.seqs.len() as u64;
-        for seq in &page.seqs {
-            ensure!(*seq == conn.next_seq, "the page has event {seq} where {} was due", conn.next_seq);
-            conn.next_seq += 1;
+        let is_whole = page.seqs.windows(2).all(|pair| pair[0] + 1 == pair[1]);
+        let (Some(first), Some(last)) = (page.seqs.first(), page.seqs.last()) else {
+            ensure!(conn.next_seq > page.head, "an empty page before the head");
+            return self.resumed(index, live, now);
+        };
+        ensure!(is_whole, "a page with a hole");
+        let id = String::from_utf8_lossy(&page.room).into_owned();
+        if page.gap || conn.filled_from.is_some() {
+            // From the newest page backwards, until it meets what is there.
+            let due = conn.filled_from.map_or(page.head, |first| first - 1);
+            ensure!(*last == due, "the page ends with event {last} where {due} was due");
+            conn.gaps += u32::from(page.gap);
+            if conn.filled_from.is_none() {
+                conn.overlap = page.head;
+            }
+            conn.filled_from = Some(*first);
+            if *first > conn.next_seq {
+                let room = id.parse().map_err(|_| anyhow::anyhow!("a room's id"))?;
+                self.say(index, &ClientEnvelope::History { room, before: *first });
+                return Ok(());
+            }
+            conn.next_seq = conn.overlap + 1;
+            conn.filled_from = None;
+            return self.resumed(index, live, now);
         }
+        ensure!(*first == conn.next_seq, "the page has event {first} where {} was due", conn.next_seq);
+        conn.next_seq = last + 1;
         if conn.next_seq <= page.head {
-            ensure!(!page.seqs.is_empty(), "an empty page before the head");
-            let request = ClientEnvelope::Join {
-                room: String::from_utf8_lossy(&page.room).into_owned(),
-                after: Some(conn.next_seq - 1),
-            };
-            self.say(index, &request);
+            self.say(index, &ClientEnvelope::Join { room: id, after: Some(*last) });
             return Ok(());
         }
+        self.resumed(index, live, now)
+    }
+
+    /// A client has all that it missed.
+    fn resumed(&mut self, index: usize, live: Option<(u64, u64)>, now: u64) -> Result<()> {
+        let conn = &mut self.conns[index];
         conn.overlap = conn.next_seq - 1;
         if let Some((first, last)) = live {
             ensure!(first <= conn.next_seq, "event {first} came live, {} never", conn.next_seq);
@@ -868,6 +895,10 @@ impl Load {
 }
 
 impl Conn {
+    fn is_checked(&self) -> bool {
+        self.stage == Stage::Open && self.is_reading
+    }
+
     fn new() -> Conn {
         Conn {
             socket: None,
@@ -885,6 +916,8 @@ impl Conn {
             next_seq: 0,
             overlap: 0,
             resuming: None,
+            filled_from: None,
+            gaps: 0,
             resumed_bytes: 0,
             resumed_events: 0,
             sender: None,

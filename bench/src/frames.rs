@@ -156,9 +156,9 @@ pub fn reference(salt: u32, sender: u16, number: u32) -> [u8; 10] {
     bytes
 }
 
-/// A `joined`, as far as it is checked.
+/// A `joined` or a `history`, as far as it is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Joined {
+pub struct Page {
     pub room: RoomId,
     pub head: u64,
     /// `seq` of its events, in their order.
@@ -167,13 +167,18 @@ pub struct Joined {
 }
 
 const JOINED: &[u8] = br#"{"type":"joined","room":""#;
+const HISTORY: &[u8] = br#"{"type":"history","room":""#;
+const BEFORE: &[u8] = br#","before":"#;
 const HEAD: &[u8] = br#","head":"#;
 const LISTED: &[u8] = br#"{"room":""#;
 
-/// Reads a `joined`; `None` if it is another envelope.
-pub fn joined(payload: &[u8]) -> Option<Joined> {
-    let (room, rest) = payload.strip_prefix(JOINED)?.split_first_chunk()?;
-    let head = parse_number(&rest[memmem::find(rest, HEAD)? + HEAD.len()..])?;
+/// Reads a `joined` or a `history` (whose `head` is the event before `before`); `None` if it is another
+/// envelope.
+pub fn page(payload: &[u8]) -> Option<Page> {
+    let (start, name, less) =
+        if payload.starts_with(JOINED) { (JOINED, HEAD, 0) } else { (HISTORY, BEFORE, 1) };
+    let (room, rest) = payload.strip_prefix(start)?.split_first_chunk()?;
+    let head = parse_number(&rest[memmem::find(rest, name)? + name.len()..])?.checked_sub(less)?;
     let gap = memmem::rfind(rest, br#"],"gap":true"#).is_some();
     let seqs = memmem::find_iter(rest, LISTED)
         .filter_map(|place| {
@@ -181,7 +186,7 @@ pub fn joined(payload: &[u8]) -> Option<Joined> {
             parse_number(seq.strip_prefix(SEQ)?)
         })
         .collect();
-    Some(Joined { room: *room, head, seqs, gap })
+    Some(Page { room: *room, head, seqs, gap })
 }
 
 #[cfg(test)]
@@ -269,7 +274,8 @@ mod tests {
             read: 0,
             unread: 3,
         };
-        let events = (42..45).map(|seq| sample(seq, r#"{"room":"0000000000001","seq":7"#)).collect();
+        let events: Vec<Event> =
+            (42..45).map(|seq| sample(seq, r#"{"room":"0000000000001","seq":7"#)).collect();
         let envelope = ServerEnvelope::Joined {
             room: LOBBY,
             epoch: 1,
@@ -279,8 +285,11 @@ mod tests {
             after: Some(41),
             info,
         };
-        let page = Joined { room: *b"0000000000001", head: 44, seqs: vec![42, 43, 44], gap: false };
-        assert_eq!(joined(encode(&envelope).as_bytes()), Some(page));
-        assert_eq!(joined(b"{}"), None);
+        let whole = Page { room: *b"0000000000001", head: 44, seqs: vec![42, 43, 44], gap: true };
+        assert_eq!(page(encode(&envelope).as_bytes()), Some(whole));
+        let envelope = ServerEnvelope::History { room: LOBBY, before: 9, events: vec![sample(8, "x")] };
+        let whole = Page { room: *b"0000000000001", head: 8, seqs: vec![8], gap: false };
+        assert_eq!(page(encode(&envelope).as_bytes()), Some(whole));
+        assert_eq!(page(b"{}"), None);
     }
 }

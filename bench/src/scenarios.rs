@@ -1,10 +1,19 @@
 //! The scenarios, each a function that measures and gives rows, and what they share.
 
+mod durable;
 mod fan_out;
+mod idle;
+mod resume;
+mod rooms;
+mod slow;
+mod storm;
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+
+use shared::protocol::ClientEnvelope;
 
 use crate::client::{Load, Speech};
 use crate::report::Row;
@@ -27,11 +36,24 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which they run.
-pub const ALL: [Scenario; 1] =
-    [Scenario { name: "fan-out", about: "one room of 100 to 5,000 members", run: fan_out::run }];
+pub const ALL: [Scenario; 7] = [
+    Scenario { name: "fan-out", about: "one room of 100 to 5,000 members", run: fan_out::run },
+    Scenario {
+        name: "durable",
+        about: "sends that are acknowledged when they are on the disk",
+        run: durable::run,
+    },
+    Scenario { name: "rooms", about: "a delivery among many rooms and idle connections", run: rooms::run },
+    Scenario { name: "idle", about: "memory of connections that only listen", run: idle::run },
+    Scenario { name: "storm", about: "all connections lost, all back at once", run: storm::run },
+    Scenario { name: "slow", about: "members that stop reading", run: slow::run },
+    Scenario { name: "resume", about: "clients that ask for what they missed", run: resume::run },
+];
 
 /// Handshakes that may be under way while a run only prepares.
 const OPENING: usize = 64;
+/// Rooms that are asked for at once.
+const ROOMS_AT_ONCE: usize = 1_000;
 /// How long clients may take to connect, and a phase to end.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -71,6 +93,50 @@ impl Run {
         load.track();
         Ok(())
     }
+
+    /// Makes rooms, as (client, name).
+    pub fn make_rooms(&self, load: &mut Load, rooms: &[(usize, String)]) -> Result<()> {
+        for some in rooms.chunks(ROOMS_AT_ONCE) {
+            load.joined.clear();
+            for (client, name) in some {
+                load.say(*client, &ClientEnvelope::Create { name: name.clone() });
+            }
+            load.run_until(LIMIT, "for rooms to be made", |load| load.joined.len() == some.len())?;
+        }
+        Ok(())
+    }
+
+    /// Puts clients into rooms, as (client, name): the first one of each room makes it. From then on it is
+    /// the events of that room that are checked for the client.
+    pub fn enter(&self, load: &mut Load, places: &[(usize, String)]) -> Result<()> {
+        let mut names = HashSet::new();
+        let (first, others): (Vec<_>, Vec<_>) =
+            places.iter().cloned().partition(|(_, name)| names.insert(name.clone()));
+        self.make_rooms(load, &first)?;
+        let mut joined = std::mem::take(&mut load.joined);
+        for (client, room) in others {
+            load.say(client, &ClientEnvelope::Join { room, after: None });
+        }
+        load.run_until(LIMIT, "for rooms to be joined", |load| {
+            load.joined.len() + joined.len() == places.len()
+        })?;
+        joined.append(&mut load.joined);
+        let mut rooms = HashMap::new();
+        for (client, id) in joined {
+            load.conns[client].room = load.add_room(&id)?;
+            rooms.insert(id, client);
+        }
+        self.silence(load)?;
+        // Now that all are in: where does each room stand?
+        for (id, client) in &rooms {
+            let room = String::from_utf8_lossy(id).into_owned();
+            load.say(*client, &ClientEnvelope::Join { room, after: None });
+        }
+        load.run_until(LIMIT, "for the rooms' heads", |load| load.joined.len() == rooms.len())?;
+        load.joined.clear();
+        load.track();
+        Ok(())
+    }
 }
 
 /// What a phase cost and took.
@@ -92,10 +158,12 @@ pub fn phase(
     let messages = work(load)?;
     let expected = messages * members as u64;
     load.run_until(LIMIT, "for the last deliveries", |load| load.deliveries() >= expected)?;
+    if load.speech() != Speech::Bare {
+        load.run_until(LIMIT, "for acknowledgements", |load| load.pending() == 0)?;
+    }
     let elapsed = start.elapsed();
     let cpu_ns = server.cpu_ns()? - cpu_ns;
     if load.speech() != Speech::Bare {
-        load.run_until(LIMIT, "for acknowledgements", |load| load.pending() == 0)?;
         load.verify()?;
     }
     ensure!(load.deliveries() == expected, "{} deliveries, {expected} were due", load.deliveries());
@@ -141,4 +209,17 @@ pub fn fixed_rate(load: &mut Load, senders: &[usize], per_second: f64, time: Dur
         load.turn(Duration::from_nanos(due(said).saturating_sub(now)).min(Duration::from_millis(10)))?;
     }
     Ok(said)
+}
+
+/// Says bursts of messages, each burst after the one before has reached everybody.
+pub fn in_bursts(load: &mut Load, members: usize, bursts: u64, size: u64) -> Result<u64> {
+    for burst in 1..=bursts {
+        let now = load.now();
+        for _ in 0..size {
+            load.send(0, now)?;
+        }
+        let expected = burst * size * members as u64;
+        load.run_until(LIMIT, "for a message to reach all", |load| load.deliveries() >= expected)?;
+    }
+    Ok(bursts * size)
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::client::Load;
 use crate::report::Row;
-use crate::scenarios::{LIMIT, Phase, Run, closed_loop, phase};
+use crate::scenarios::{Phase, Run, closed_loop, in_bursts, phase};
 use crate::server_process::{Kind, Server};
 
 const SCENARIO: &str = "fan-out";
@@ -59,19 +59,6 @@ fn saturated(run: &Run, server: &Server, load: &mut Load, members: usize, rows: 
         rows.push(row(server.kind, members, &format!("{SENDERS} × {window} in flight"), &end, load));
     }
     Ok(())
-}
-
-/// Says bursts of messages, each burst after the one before has reached everybody.
-fn in_bursts(load: &mut Load, members: usize, bursts: u64, size: u64) -> Result<u64> {
-    for burst in 1..=bursts {
-        let now = load.now();
-        for _ in 0..size {
-            load.send(0, now)?;
-        }
-        let expected = burst * size * members as u64;
-        load.run_until(LIMIT, "for a message to reach all", |load| load.deliveries() >= expected)?;
-    }
-    Ok(bursts * size)
 }
 
 fn row(kind: Kind, members: usize, case: &str, phase: &Phase, load: &Load) -> Row {
