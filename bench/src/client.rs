@@ -5,7 +5,7 @@
 //! found in every run. Whatever is not as it should be ends the run with an error.
 //! It must not know what a scenario measures.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -172,8 +172,8 @@ pub struct Load {
     /// Connections whose message was acknowledged (or came back, where there are no acknowledgements) since
     /// the list was last taken, once for each message.
     pub completed: Vec<usize>,
-    /// Rooms that were entered, as (client, id), since the list was last taken.
-    pub joined: Vec<(usize, RoomId)>,
+    /// Rooms that were entered, as (client, id), since the set was last taken.
+    pub joined: HashSet<(usize, RoomId)>,
     /// Connections that came to `Open`, or to the end of a resume, or ended, since the last [`Load::begin`].
     pub arrived: usize,
     pub ended: usize,
@@ -206,7 +206,7 @@ impl Load {
             rooms: Vec::new(),
             tallies: vec![Tally::new()?, Tally::new()?, Tally::new()?],
             completed: Vec::new(),
-            joined: Vec::new(),
+            joined: HashSet::new(),
             arrived: 0,
             ended: 0,
             dirty: Vec::new(),
@@ -381,16 +381,6 @@ impl Load {
         }
         self.rooms.push(Room { id, head: 0, ring: vec![Copied::default(); RING_EVENTS] });
         Ok(self.rooms.len() - 1)
-    }
-
-    /// The highest `seq` seen in a room.
-    pub fn head(&self, room: usize) -> u64 {
-        self.rooms[room].head
-    }
-
-    /// `seq` of the last event that a client has.
-    pub fn last_seq(&self, index: usize) -> u64 {
-        self.conns[index].next_seq.saturating_sub(1)
     }
 
     /// From now on every event is checked. Nothing may be on its way: every client has all that was said.
@@ -837,7 +827,7 @@ impl Load {
             if let Some(room) = self.rooms.iter_mut().find(|room| room.id == page.room) {
                 room.head = room.head.max(page.head);
             }
-            self.joined.push((index, page.room));
+            self.joined.insert((index, page.room));
             return Ok(());
         };
         let room = &mut self.rooms[conn.room];

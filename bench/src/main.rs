@@ -8,9 +8,11 @@ mod client;
 mod floor;
 mod frames;
 mod plain_warp;
+mod plot;
 mod report;
 mod scenarios;
 mod server_process;
+mod targets;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -65,6 +67,9 @@ struct RunArguments {
     /// Where the figures go.
     #[arg(long, default_value = "target/bench/latest.json")]
     json: PathBuf,
+    /// Also write the figures into docs/performance.md and draw docs/performance.svg.
+    #[arg(long)]
+    write_docs: bool,
 }
 
 fn main() -> Result<()> {
@@ -116,8 +121,52 @@ fn run(arguments: RunArguments) -> Result<()> {
     }
     report.take_medians();
     report.save(&arguments.json)?;
-    println!("{}", report.tables());
+    println!("{}\n\n{}", report.machine.line(), report.tables());
+    if !report.is_quick {
+        println!("### What is asked of it\n\n{}", targets::table(&report));
+    }
     println!("The figures are in {}.", arguments.json.display());
+    if arguments.write_docs {
+        ensure!(!report.is_quick, "a quick run shows nothing that belongs into the documentation");
+        write_docs(&report)?;
+    }
     ensure!(report.failures.is_empty(), "{} scenarios failed", report.failures.len());
     Ok(())
+}
+
+/// The page about performance, and the comments in it between which the figures stand.
+const PAGE: &str = "docs/performance.md";
+const PLOT: &str = "docs/performance.svg";
+const BEGIN: &str = "<!-- figures: begin -->\n";
+const END: &str = "<!-- figures: end -->";
+
+fn write_docs(report: &Report) -> Result<()> {
+    let page = std::fs::read_to_string(PAGE).with_context(|| format!("reading {PAGE}"))?;
+    let figures =
+        format!("Measured on {}.\n\n{}\n{}", report.machine.line(), targets::table(report), report.tables());
+    std::fs::write(PAGE, replace_block(&page, &figures)?).with_context(|| format!("writing {PAGE}"))?;
+    std::fs::write(PLOT, plot::svg(report)).with_context(|| format!("writing {PLOT}"))?;
+    println!("{PAGE} and {PLOT} are written.");
+    Ok(())
+}
+
+/// The page with other figures.
+fn replace_block(page: &str, figures: &str) -> Result<String> {
+    let (before, rest) = page.split_once(BEGIN).context("the page has no place for figures")?;
+    let (_, after) = rest.split_once(END).context("the place for figures does not end")?;
+    Ok(format!("{before}{BEGIN}\n{figures}{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_replace_those_that_were_there() {
+        let page = format!("# Title\n{BEGIN}old\n{END}\nend");
+        let new = replace_block(&page, "new\n").unwrap();
+        assert_eq!(new, format!("# Title\n{BEGIN}\nnew\n{END}\nend"));
+        assert_eq!(replace_block(&new, "new\n").unwrap(), new);
+        assert!(replace_block("# Title", "new").is_err());
+    }
 }

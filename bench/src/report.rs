@@ -102,6 +102,14 @@ fn words(command: &[&str]) -> String {
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 
+impl Machine {
+    /// One line about it.
+    pub fn line(&self) -> String {
+        let Machine { cpu, cores, memory_mib, kernel, commit, date } = self;
+        format!("{cores} cores ({cpu}), {memory_mib} MiB, Linux {kernel}, commit {commit}, {date}")
+    }
+}
+
 impl Report {
     /// Replaces rows that were measured several times by one with the median of each figure.
     pub fn take_medians(&mut self) {
@@ -143,12 +151,14 @@ impl Report {
             }
             let mut lines = vec![vec!["case".to_owned(), "server".to_owned()]];
             lines[0].extend(names.iter().map(|name| name.replace('_', " ")));
-            for row in rows {
+            for row in &rows {
                 let mut line = vec![row.case.clone(), row.server.clone()];
-                line.extend(
-                    names.iter().map(|name| row.figures.get(*name).map_or(String::new(), |v| number(*v))),
-                );
+                let figure = |name: &&str| row.figures.get(*name).map_or(String::new(), |v| number(*v));
+                line.extend(names.iter().map(figure));
                 lines.push(line);
+            }
+            if names.len() > 2 * rows.len() {
+                lines = transposed(&lines);
             }
             let _ = writeln!(text, "### {scenario}\n\n{}", table(&lines));
         }
@@ -193,6 +203,12 @@ pub fn table(lines: &[Vec<String>]) -> String {
         }
     }
     text
+}
+
+/// Lines as columns: for few cases with many figures.
+fn transposed(lines: &[Vec<String>]) -> Vec<Vec<String>> {
+    let columns = lines.first().map_or(0, Vec::len);
+    (0..columns).map(|column| lines.iter().map(|line| line[column].clone()).collect()).collect()
 }
 
 /// A number as a person reads it: three digits that count, thousands apart.

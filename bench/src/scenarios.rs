@@ -113,21 +113,18 @@ impl Run {
         let (first, others): (Vec<_>, Vec<_>) =
             places.iter().cloned().partition(|(_, name)| names.insert(name.clone()));
         self.make_rooms(load, &first)?;
-        let mut joined = std::mem::take(&mut load.joined);
         for (client, room) in others {
             load.say(client, &ClientEnvelope::Join { room, after: None });
         }
-        load.run_until(LIMIT, "for rooms to be joined", |load| {
-            load.joined.len() + joined.len() == places.len()
-        })?;
-        joined.append(&mut load.joined);
+        load.run_until(LIMIT, "for rooms to be joined", |load| load.joined.len() == places.len())?;
         let mut rooms = HashMap::new();
-        for (client, id) in joined {
+        for (client, id) in std::mem::take(&mut load.joined) {
             load.conns[client].room = load.add_room(&id)?;
             rooms.insert(id, client);
         }
         self.silence(load)?;
         // Now that all are in: where does each room stand?
+        load.joined.clear();
         for (id, client) in &rooms {
             let room = String::from_utf8_lossy(id).into_owned();
             load.say(*client, &ClientEnvelope::Join { room, after: None });

@@ -4,6 +4,7 @@
 //! that is `report` and `cargo`.
 
 mod autobahn;
+mod bench;
 mod cargo;
 mod check;
 mod directions;
@@ -29,6 +30,10 @@ usage: cargo xtask <task>
   autobahn --quick   those that take seconds, which are a part of `test` too
   check          formatting, clippy and directions of dependencies
   size           what a first visit transfers, by file
+  bench          what the server does and costs, beside warp's own chat; takes about 15 minutes
+  bench NAME …   one or more of its scenarios: fan-out, durable, rooms, idle, storm, slow, resume
+  bench --quick  every scenario in small, in under a minute: whether it works, not how well
+  bench --help   its other options
 ";
 
 fn main() -> ExitCode {
@@ -41,6 +46,7 @@ fn main() -> ExitCode {
         ["autobahn"] => autobahn::all(&mut report),
         ["autobahn", "--quick"] => autobahn::some(&mut report),
         ["check"] => check::all(&mut report),
+        ["bench", ref arguments @ ..] => bench::run_with(&mut report, arguments),
         ["size"] => size::alone(&mut report),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
