@@ -183,8 +183,8 @@ pub struct Load {
     salt: u32,
     /// Bytes of each message's body.
     pub body_bytes: usize,
-    /// When the last bytes came.
-    pub heard_at: u64,
+    /// When anything but a ping came last.
+    heard_at: u64,
 }
 
 impl Load {
@@ -310,7 +310,8 @@ impl Load {
     /// A client stops to read, or goes on.
     pub fn set_reading(&mut self, index: usize, is_reading: bool) -> Result<()> {
         self.conns[index].is_reading = is_reading;
-        if is_reading { self.read(index) } else { Ok(()) }
+        // Whatever happened meanwhile will not wake us again.
+        if is_reading { self.read(index, true) } else { Ok(()) }
     }
 
     /// Gives a client words of its own; it can [`Load::send`] from now on.
@@ -482,8 +483,9 @@ impl Load {
                 self.conns[index].is_writable = true;
                 self.write(index)?;
             }
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.read(index)?;
+            let is_ending = event.is_read_closed() || event.is_error();
+            if event.is_readable() || is_ending {
+                self.read(index, is_ending)?;
             }
             Ok(())
         });
@@ -533,14 +535,15 @@ impl Load {
         Ok(())
     }
 
-    fn read(&mut self, index: usize) -> Result<()> {
+    /// Reads what is there; up to the connection's end, if that `is_ending`.
+    fn read(&mut self, index: usize, is_ending: bool) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let result = self.read_into(index, &mut buffer).with_context(|| format!("client {index}"));
+        let result = self.read_into(index, is_ending, &mut buffer).with_context(|| format!("client {index}"));
         self.buffer = buffer;
         result
     }
 
-    fn read_into(&mut self, index: usize, buffer: &mut Vec<u8>) -> Result<()> {
+    fn read_into(&mut self, index: usize, is_ending: bool, buffer: &mut Vec<u8>) -> Result<()> {
         loop {
             let conn = &mut self.conns[index];
             let Some(socket) = &mut conn.socket else { return Ok(()) };
@@ -562,7 +565,6 @@ impl Load {
             let filled = carried + count;
             let is_last = filled < buffer.len();
             let now = self.now();
-            self.heard_at = now;
             let used = self.take(index, &buffer[..filled], now)?;
             let conn = &mut self.conns[index];
             conn.carry.clear();
@@ -571,7 +573,7 @@ impl Load {
                 conn.carry = Vec::new();
             }
             // A short read has emptied the socket: the next bytes, or its end, wake us again.
-            if is_last && !matches!(conn.stage, Stage::Closed(_)) {
+            if is_last && !is_ending && !matches!(conn.stage, Stage::Closed(_)) {
                 return Ok(());
             }
         }
@@ -603,7 +605,11 @@ impl Load {
             }
         }
         loop {
-            used += self.take_copies(index, &bytes[used..], now);
+            let copies = self.take_copies(index, &bytes[used..], now);
+            if copies > 0 {
+                self.heard_at = now;
+            }
+            used += copies;
             let rest = &bytes[used..];
             let Some(frame) = frames::first(rest).map_err(anyhow::Error::msg)? else { return Ok(used) };
             self.take_frame(index, &rest[..frame.end], frame, now)?;
@@ -636,6 +642,9 @@ impl Load {
     /// Takes one frame that is not a known copy.
     fn take_frame(&mut self, index: usize, bytes: &[u8], frame: Frame, now: u64) -> Result<()> {
         let payload = &bytes[frame.start..frame.end];
+        if frame.opcode != frames::PING {
+            self.heard_at = now;
+        }
         match (frame.opcode, self.speech) {
             (frames::TEXT, Speech::Magpie) => self.take_envelope(index, bytes, payload, now),
             (frames::TEXT, Speech::Text) => self.take_text(index, payload, now),

@@ -281,7 +281,7 @@ mod tests {
             epoch: 1,
             head: 44,
             events,
-            gap: false,
+            gap: true,
             after: Some(41),
             info,
         };

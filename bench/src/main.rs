@@ -16,6 +16,7 @@ mod targets;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -72,11 +73,18 @@ struct RunArguments {
     write_docs: bool,
 }
 
-fn main() -> Result<()> {
-    match Command::parse() {
+fn main() -> ExitCode {
+    let result = match Command::parse() {
         Command::Run(arguments) => run(arguments),
         Command::Server(ServerCommand::PlainWarp { listen }) => plain_warp::serve(listen),
         Command::Server(ServerCommand::Floor { listen }) => floor::serve(listen),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -104,26 +112,31 @@ fn run(arguments: RunArguments) -> Result<()> {
     if chosen.is_empty() {
         chosen.extend(&scenarios::ALL);
     }
+    let busy = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    if let Some(load) = busy.split(' ').next().and_then(|load| load.parse::<f64>().ok()).filter(|l| *l > 0.5)
+        && !run.is_quick
+    {
+        eprintln!("The machine is busy (load {load}): the figures will be worse than they could be.");
+    }
 
     let mut report =
         Report { machine: Machine::here(), is_quick: run.is_quick, rows: Vec::new(), failures: Vec::new() };
     for scenario in chosen {
         eprintln!("==> {}: {}", scenario.name, scenario.about);
         let mut rows = Vec::new();
-        match (scenario.run)(&run, &mut rows) {
-            Ok(()) => report.rows.append(&mut rows),
-            Err(error) => {
-                eprintln!("FAILED {}: {error:#}", scenario.name);
-                let failure = Failure { scenario: scenario.name.into(), why: format!("{error:#}") };
-                report.failures.push(failure);
-            }
+        if let Err(error) = (scenario.run)(&run, &mut rows) {
+            eprintln!("FAILED {}: {error:#}", scenario.name);
+            let failure = Failure { scenario: scenario.name.into(), why: format!("{error:#}") };
+            report.failures.push(failure);
         }
+        // What was measured before a failure was checked in full.
+        report.rows.append(&mut rows);
     }
     report.take_medians();
     report.save(&arguments.json)?;
     println!("{}\n\n{}", report.machine.line(), report.tables());
-    if !report.is_quick {
-        println!("### What is asked of it\n\n{}", targets::table(&report));
+    if let Some(table) = targets::table(&report) {
+        println!("### What is asked of it\n\n{table}");
     }
     println!("The figures are in {}.", arguments.json.display());
     if arguments.write_docs {
@@ -142,8 +155,12 @@ const END: &str = "<!-- figures: end -->";
 
 fn write_docs(report: &Report) -> Result<()> {
     let page = std::fs::read_to_string(PAGE).with_context(|| format!("reading {PAGE}"))?;
-    let figures =
-        format!("Measured on {}.\n\n{}\n{}", report.machine.line(), targets::table(report), report.tables());
+    let figures = format!(
+        "Measured on {}.\n\n{}\n{}",
+        report.machine.line(),
+        targets::table(report).unwrap_or_default(),
+        report.tables()
+    );
     std::fs::write(PAGE, replace_block(&page, &figures)?).with_context(|| format!("writing {PAGE}"))?;
     std::fs::write(PLOT, plot::svg(report)).with_context(|| format!("writing {PLOT}"))?;
     println!("{PAGE} and {PLOT} are written.");
