@@ -135,7 +135,7 @@ fn run(arguments: RunArguments) -> Result<()> {
     report.take_medians();
     report.save(&arguments.json)?;
     println!("{}\n\n{}", report.machine.line(), report.tables());
-    if let Some(table) = targets::table(&report) {
+    if let Some(table) = targets::table(&report).filter(|_| !report.is_quick) {
         println!("### What is asked of it\n\n{table}");
     }
     println!("The figures are in {}.", arguments.json.display());

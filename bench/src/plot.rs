@@ -79,7 +79,8 @@ fn draw(report: &Report, panel: &Panel, left: f64, text: &mut String) {
     for (group, members) in MEMBERS.iter().enumerate() {
         let start = left + 38.0 + 120.0 * group as f64;
         let bars = SERVERS.iter().filter_map(|(server, _)| Some((server, value(server, *members)?)));
-        for (bar, (server, value)) in bars.enumerate() {
+        let bars: Vec<_> = bars.collect();
+        for (bar, (server, value)) in bars.iter().enumerate() {
             let (x, height) = (start + bar as f64 * BAR_WIDTH, value / most * BARS_HEIGHT);
             let (y, width) = (bottom - height, BAR_WIDTH - 3.0);
             let _ = writeln!(
@@ -91,10 +92,10 @@ fn draw(report: &Report, panel: &Panel, left: f64, text: &mut String) {
                 r#"<text class="value" x="{:.0}" y="{:.1}">{}</text>"#,
                 x + width / 2.0,
                 y - 4.0,
-                short(value)
+                short(*value)
             );
         }
-        let (x, y) = (start + 1.5 * BAR_WIDTH, bottom + 20.0);
+        let (x, y) = (start + bars.len() as f64 / 2.0 * BAR_WIDTH, bottom + 20.0);
         let members = report::number((*members).into());
         let _ = writeln!(text, r#"<text x="{x:.0}" y="{y}">{members} members</text>"#);
     }
