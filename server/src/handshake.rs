@@ -104,8 +104,7 @@ pub fn accept(head: Head, rules: &Rules, subprotocols: bool) -> Result<Accepted,
     if head.version != Version::HTTP_11 {
         return Err(bad("A WebSocket is opened over HTTP/1.1."));
     }
-    let host = single(headers, header::HOST.as_str()).filter(|host| !host.is_empty());
-    let host = host.ok_or(bad("The request needs one Host header."))?;
+    host(headers).ok_or(bad("The request needs one Host header."))?;
     if !lists(headers, "upgrade", "websocket") || !lists(headers, "connection", "upgrade") {
         return Err(PLEASE_UPGRADE);
     }
@@ -118,7 +117,7 @@ pub fn accept(head: Head, rules: &Rules, subprotocols: bool) -> Result<Accepted,
     if !BASE64_STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
         return Err(bad("Sec-WebSocket-Key is 16 bytes in base64."));
     }
-    if !is_origin_allowed(headers, host, rules) {
+    if !is_origin_allowed(headers, rules) {
         return Err(Refused {
             status: StatusCode::FORBIDDEN,
             text: "Pages of another origin may not connect. The operator can allow them with --allow-origin.",
@@ -131,7 +130,7 @@ pub fn accept(head: Head, rules: &Rules, subprotocols: bool) -> Result<Accepted,
 }
 
 /// Whether a state-changing request, or an upgrade, comes from an allowed page, or from none.
-pub fn is_origin_allowed(headers: &HeaderMap, host: &str, rules: &Rules) -> bool {
+pub fn is_origin_allowed(headers: &HeaderMap, rules: &Rules) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else { return true };
     let Ok(origin) = origin.to_str() else { return false };
@@ -139,8 +138,14 @@ pub fn is_origin_allowed(headers: &HeaderMap, host: &str, rules: &Rules) -> bool
     let is_own = origin
         .strip_prefix(rules.scheme)
         .and_then(|rest| rest.strip_prefix("://"))
-        .is_some_and(|rest| rest.eq_ignore_ascii_case(host));
+        .zip(host(headers))
+        .is_some_and(|(rest, host)| rest.eq_ignore_ascii_case(host));
     origins.next().is_none() && (is_own || rules.allowed_origins.iter().any(|allowed| allowed == origin))
+}
+
+/// What the client takes us for: host and port, as it typed them.
+fn host(headers: &HeaderMap) -> Option<&str> {
+    single(headers, header::HOST.as_str()).filter(|host| !host.is_empty())
 }
 
 /// The value of a header that stands exactly once.

@@ -61,7 +61,7 @@ pub fn all(
 
 fn lab_filter(context: Arc<Context>) -> warp::filters::BoxedFilter<(Response,)> {
     match &context.lab {
-        Some(lab) => lab::filter(lab.clone()).map(Reply::into_response).boxed(),
+        Some(lab) => lab::filter(lab.clone(), context.rules.clone()).map(Reply::into_response).boxed(),
         None => warp::any().and_then(|| async { Err::<Response, _>(warp::reject::not_found()) }).boxed(),
     }
 }

@@ -402,3 +402,38 @@ fn what_is_sent_cannot_forge_a_line_of_the_log() {
         assert_ne!(entry["level"], "FAKE");
     }
 }
+
+#[test]
+fn other_sites_change_nothing() {
+    let server = Magpie::start(&["--allow-origin", "https://chat.example.org"]);
+    let own = format!("http://{}", server.address);
+    let post =
+        || Request::new(&server, "POST", "/lab/messages?channel=channel-1").with("Content-Length", "4");
+    let send = |request: Request| {
+        let bytes = [request.bytes(), b"text".to_vec()].concat();
+        exchange(server.address, &bytes).expect("an answer")
+    };
+    for (origin, status) in [
+        (own.as_str(), 201),
+        ("https://chat.example.org", 201),
+        ("http://chat.example.org", 403),
+        (&own.replace("http:", "https:"), 403),
+        (&own.replace("http:", "ftp:"), 403),
+        (&format!("{own}0"), 403),
+        (&format!("{own}/"), 403),
+        (&format!("{own}.evil.example"), 403),
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("", 403),
+        ("http://", 403),
+    ] {
+        let response = send(post().with("Origin", origin));
+        assert_eq!(response.status, status, "{origin:?}: {response:?}");
+    }
+    assert_eq!(send(post().with("Origin", &own).and("Origin", "https://evil.example")).status, 403);
+    assert_eq!(send(post().with("Host", "").with("Origin", "http://")).status, 403);
+    // A program that is no browser.
+    assert_eq!(send(post()).status, 201);
+    let kept = check(&server, Request::new(&server, "GET", "/lab/poll?channel=channel-1"), 200);
+    assert_eq!(kept.text().matches("\"text\":\"text\"").count(), 3, "{}", kept.text());
+}

@@ -26,13 +26,14 @@ use serde::{Deserialize, Serialize};
 use shared::model::Ms;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
-use warp::http::header::{ALLOW, CACHE_CONTROL, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER};
+use warp::http::header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue, RETRY_AFTER};
 use warp::http::{HeaderMap, Method, StatusCode};
 use warp::reply::{Reply, Response};
 use warp::{Filter, Rejection};
 
 use crate::accept::PeerAddr;
 use crate::gate::network;
+use crate::handshake::{Rules, is_origin_allowed};
 
 /// All limits of the lab.
 #[derive(Clone, Debug)]
@@ -388,7 +389,8 @@ struct Call {
 }
 
 /// The endpoints. Other paths, `/lab` itself too, are left to other filters.
-pub fn filter(lab: Arc<Lab>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+pub fn filter(lab: Arc<Lab>, rules: Rules) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    let rules = Arc::new(rules);
     let query = warp::query::<Query>().or(warp::any().map(Query::default)).unify();
     warp::path!("lab" / Endpoint)
         .and(warp::method())
@@ -397,11 +399,11 @@ pub fn filter(lab: Arc<Lab>) -> impl Filter<Extract = (Response,), Error = Rejec
         .and(query)
         .and(warp::body::stream())
         .then(move |endpoint, method, peer: Option<PeerAddr>, headers, query, body| {
-            let lab = lab.clone();
+            let (lab, rules) = (lab.clone(), rules.clone());
             let call = Call { endpoint, method, client: client(peer), headers, query };
             async move {
                 let mut response =
-                    answer(&lab, call, body).await.unwrap_or_else(|refusal| refusal.into_response());
+                    answer(&lab, &rules, call, body).await.unwrap_or_else(|refusal| refusal.into_response());
                 let headers = response.headers_mut();
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 response
@@ -415,7 +417,7 @@ fn client(peer: Option<PeerAddr>) -> IpAddr {
     peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |PeerAddr(address)| network(address.ip()))
 }
 
-async fn answer<S, B, E>(lab: &Arc<Lab>, call: Call, body: S) -> Result<Response, Refusal>
+async fn answer<S, B, E>(lab: &Arc<Lab>, rules: &Rules, call: Call, body: S) -> Result<Response, Refusal>
 where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
@@ -428,7 +430,8 @@ where
     let channel = channel(&call.query)?;
     match call.endpoint {
         Endpoint::Messages => {
-            if !is_same_origin(&call.headers) {
+            // Browsers send `Origin` with each POST; other programs need not.
+            if !is_origin_allowed(&call.headers, rules) {
                 return Err(Refusal::ForeignOrigin);
             }
             let text = timeout(lab.limits.receive, text(body, lab.limits.message_bytes));
@@ -474,14 +477,6 @@ fn after(query: &Query) -> Result<u64, Refusal> {
 fn last_event_id(headers: &HeaderMap) -> u64 {
     let id = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     id.and_then(|id| id.parse().ok()).unwrap_or(0)
-}
-
-/// Browsers send `Origin` with each POST; other programs need not.
-fn is_same_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return true };
-    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    matches!((authority, host), (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host))
 }
 
 async fn text<S, B, E>(body: S, bytes_max: usize) -> Result<String, Refusal>
