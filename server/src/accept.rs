@@ -151,8 +151,8 @@ async fn refuse(socket: std::net::TcpStream, full: Full) {
 /// Answers whatever is asked, and closes.
 async fn answer(socket: TcpStream, head: &str, text: &str) {
     let answer = format!(
-        "HTTP/1.1 {head}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{text}",
+        "HTTP/1.1 {head}\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
         text.len()
     );
     let _ = timeout(Duration::from_secs(1), socket.writable()).await;

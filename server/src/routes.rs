@@ -108,6 +108,12 @@ fn refuse(rejection: &Rejection) -> Response {
     }
 }
 
+/// What a page of ours has no use for, so that no script gets it either. Notifications are not such a
+/// feature: the person is asked for them.
+const PERMISSIONS: &str = "accelerometer=(), camera=(), display-capture=(), encrypted-media=(), \
+     geolocation=(), gyroscope=(), hid=(), magnetometer=(), microphone=(), midi=(), payment=(), serial=(), \
+     usb=(), xr-spatial-tracking=()";
+
 /// What every answer says to browsers.
 fn with_safety(mut response: Response) -> Response {
     let headers = response.headers_mut();
@@ -117,6 +123,7 @@ fn with_safety(mut response: Response) -> Response {
         ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-resource-policy", "same-origin"),
         ("x-frame-options", "DENY"),
+        ("permissions-policy", PERMISSIONS),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }

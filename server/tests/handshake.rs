@@ -403,6 +403,99 @@ fn what_is_sent_cannot_forge_a_line_of_the_log() {
     }
 }
 
+/// What every answer says to browsers, whatever it is about.
+const SAFETY: [(&str, &str); 5] = [
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("x-frame-options", "DENY"),
+];
+
+/// What a page of a chat has no use for.
+const UNUSED_FEATURES: [&str; 11] = [
+    "accelerometer",
+    "camera",
+    "display-capture",
+    "geolocation",
+    "gyroscope",
+    "hid",
+    "microphone",
+    "midi",
+    "payment",
+    "serial",
+    "usb",
+];
+
+#[test]
+fn every_answer_tells_browsers_what_they_may() {
+    let server = Magpie::start(&[]);
+    let get = |target: &str| Request::new(&server, "GET", target);
+    let with = |method: &str, target: &str| Request::new(&server, method, target).with("Content-Length", "0");
+    let page = check(&server, get("/"), 200);
+    let tag = page.header("etag").unwrap();
+    // Every file that the page names, and the icon that browsers ask for unasked.
+    let text = page.text();
+    let assets: Vec<&str> =
+        text.split('"').filter(|part| part.starts_with('/') && part.contains('.')).collect();
+    let is_bundled = !text.contains("MAGPIE_NO_CLIENT");
+    assert!(assets.len() >= 3 || !is_bundled, "{text}");
+    let mut requests: Vec<(Request, u16)> = assets.iter().map(|path| (get(path), 200)).collect();
+    if is_bundled {
+        requests.push((with("PUT", assets[0]), 405));
+    }
+    requests.extend([
+        (get("/"), 200),
+        (get("/r/lobby"), 200),
+        (get("/d/0000000000001"), 200),
+        (get("/lab"), 200),
+        (with("HEAD", "/").with("Connection", "close"), 200),
+        (get("/").with("If-None-Match", tag), 304),
+        (with("POST", "/"), 405),
+        (get("/nothing"), 404),
+        (get("/assets/nothing.js"), 404),
+        (get("/%00"), 404),
+        (get("/api/session"), 204),
+        (with("POST", "/api/session"), 404),
+        (get("/healthz"), 200),
+        (get("/readyz"), 200),
+        (with("POST", "/healthz"), 405),
+        (get("/ws"), 426),
+        (with("POST", "/ws"), 405),
+        (Request::upgrade(&server, "/ws").without("Sec-WebSocket-Key"), 400),
+        (Request::upgrade(&server, "/ws").with("Origin", "https://evil.example"), 403),
+        (Request::upgrade(&server, "/ws").with("Cookie", "magpie_session=forged"), 403),
+        (get("/lab/poll?channel=channel-1"), 200),
+        (get("/lab/poll?channel=%3Cscript%3E"), 400),
+        (get("/lab/messages?channel=channel-1"), 405),
+        (get("/lab/events?channel=channel-1"), 200),
+        (with("POST", "/lab/messages?channel=channel-1"), 400),
+    ]);
+    for (request, status) in requests {
+        let response = check(&server, request.clone(), status);
+        for (name, value) in SAFETY {
+            assert_eq!(response.header(name), Some(value), "{} of {}", name, request.line);
+        }
+        let permissions = response.header("permissions-policy").unwrap_or_default();
+        let off: Vec<&str> = permissions.split(", ").filter_map(|one| one.strip_suffix("=()")).collect();
+        for feature in UNUSED_FEATURES {
+            assert!(off.contains(&feature), "{feature} of {}: {permissions}", request.line);
+        }
+        let is_html = response.header("content-type").is_some_and(|kind| kind.starts_with("text/html"));
+        if is_html || status == 304 {
+            let policy = response.header("content-security-policy").unwrap_or_default();
+            for part in
+                ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
+            {
+                assert!(policy.split("; ").any(|one| one == part), "{part} of {}: {policy}", request.line);
+            }
+            assert!(!policy.contains("unsafe-inline") && !policy.contains("'unsafe-eval'"), "{policy}");
+        }
+        // No other site may read an answer.
+        assert_eq!(response.header("access-control-allow-origin"), None, "{}", request.line);
+    }
+}
+
 #[test]
 fn other_sites_change_nothing() {
     let server = Magpie::start(&["--allow-origin", "https://chat.example.org"]);
