@@ -8,6 +8,8 @@
 //! consumes, or a bounded number of times in all), nesting has a limit, and only http, https and mailto
 //! become links. This file must not know HTML, Yew, rooms or people; `@name` is text here.
 
+use crate::model::is_deceptive;
+
 /// Quotes within quotes; deeper `>` are text.
 pub const QUOTES_MAX: u8 = 4;
 /// Lists within lists; deeper markers are text.
@@ -579,11 +581,9 @@ fn address_length(text: &str) -> Option<usize> {
 /// how it reads, or punctuation of scripts that put no space after it.
 fn is_url_char(c: char) -> bool {
     !(c.is_whitespace()
-        || c.is_control()
+        || is_deceptive(c)
         || matches!(c, '<' | '>' | '"' | '`' | '\\' | '«' | '»' | '“' | '”' | '‘' | '’' | '…')
-        || matches!(c, '、' | '。' | '〈'..='】' | '，' | '！' | '？' | '：' | '；' | '（' | '）')
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}'))
+        || matches!(c, '、' | '。' | '〈'..='】' | '，' | '！' | '？' | '：' | '；' | '（' | '）'))
 }
 
 #[cfg(test)]
@@ -796,6 +796,10 @@ mod tests {
             ("[a](mailto:)", "p([a](mailto:))"),
             ("[](https://c.d)", "p([](a(https://c.d)))"),
             ("[a](https://c.\u{202e}d)", "p([a](a(https://c).\u{202e}d))"),
+            (
+                "https://c.d/\u{3164}e https://c.d/\u{601}e",
+                "p(a(https://c.d/)\u{3164}e a(https://c.d/)\u{601}e)",
+            ),
             ("ftp://c.d file:///e", "p(ftp://c.d file:///e)"),
         ]);
     }
