@@ -8,6 +8,7 @@ mod bench;
 mod cargo;
 mod check;
 mod directions;
+mod fuzz;
 mod report;
 mod size;
 mod test;
@@ -34,6 +35,8 @@ usage: cargo xtask <task>
   bench NAME …   one or more of its scenarios: fan-out, durable, rooms, idle, storm, slow, resume
   bench --quick  every scenario in small, in under a minute: whether it works, not how well
   bench --help   its other options
+  fuzz [--seconds N] [TARGET]
+                 random inputs against what reads the input of strangers, for 60 s a target; needs cargo-fuzz
 ";
 
 fn main() -> ExitCode {
@@ -48,6 +51,22 @@ fn main() -> ExitCode {
         ["check"] => check::all(&mut report),
         ["bench", ref arguments @ ..] => bench::run_with(&mut report, arguments),
         ["size"] => size::alone(&mut report),
+        ["fuzz", ref rest @ ..] => {
+            let (seconds, rest) = match rest {
+                ["--seconds", seconds, rest @ ..] => (seconds.parse().ok(), rest),
+                rest => (Some(fuzz::SECONDS), rest),
+            };
+            match (seconds, rest) {
+                (Some(seconds), []) => fuzz::all(&mut report, seconds, None),
+                (Some(seconds), [target]) if !target.starts_with('-') => {
+                    fuzz::all(&mut report, seconds, Some(target));
+                }
+                _ => {
+                    eprint!("{USAGE}");
+                    return ExitCode::from(2);
+                }
+            }
+        }
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -133,7 +133,8 @@ fn find(variable: &str, names: &[&str]) -> Option<OsString> {
     named.or_else(|| names.iter().find_map(|name| on_path(name)).map(PathBuf::into_os_string))
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
+/// A program on the PATH.
+pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
