@@ -283,7 +283,7 @@ mod tests {
             events,
             gap: true,
             after: Some(41),
-            info,
+            info: Some(info),
         };
         let whole = Page { room: *b"0000000000001", head: 44, seqs: vec![42, 43, 44], gap: true };
         assert_eq!(page(encode(&envelope).as_bytes()), Some(whole));

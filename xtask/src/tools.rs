@@ -22,7 +22,9 @@ pub struct Need {
     pub environment: fn() -> Environment,
 }
 
-pub const NEEDS: [Need; 3] = [
+pub const NEEDS: [Need; 4] = [
+    // The built server beside it, which is there by then; it takes half a minute.
+    Need { package: "bench", name: "smoke", environment: || Ok(vec![]) },
     // CHROMIUM and CHROMEDRIVER: paths of the browser and its WebDriver server.
     Need { package: "server", name: "browser", environment: browser },
     // MAGPIE_TEST_PYTHON: path of a Python that can import `websockets`.

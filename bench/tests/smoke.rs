@@ -1,0 +1,30 @@
+//! Every scenario of the bench in small, against the built `magpie` beside it: each delivery is looked at, and
+//! one that is lost, doubled or out of order fails. It measures nothing.
+
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn every_scenario_runs() {
+    let bench = Path::new(env!("CARGO_BIN_EXE_bench"));
+    let magpie = bench.with_file_name("magpie");
+    if !magpie.is_file() {
+        println!("skipped: there is no magpie beside the bench; cargo build -p server makes it");
+        return;
+    }
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let output = Command::new(bench)
+        .args(["run", "--quick", "--magpie"])
+        .arg(&magpie)
+        .arg("--data")
+        .arg(directory.join("bench-data"))
+        .arg("--json")
+        .arg(directory.join("bench.json"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(directory.join("bench.json")).unwrap()).unwrap();
+    assert!(json["rows"].as_array().is_some_and(|rows| rows.len() > 10), "{json}");
+}
