@@ -384,6 +384,14 @@ impl Load {
         Ok(self.rooms.len() - 1)
     }
 
+    /// From now on it is this room whose events are looked at for a client, and checked after `track`: others'
+    /// arrivals are still being told there.
+    pub fn move_to(&mut self, client: usize, room: &RoomId) -> Result<()> {
+        self.conns[client].room = self.add_room(room)?;
+        self.conns[client].next_seq = 0;
+        Ok(())
+    }
+
     /// From now on every event is checked. Nothing may be on its way: every client has all that was said.
     pub fn track(&mut self) {
         for conn in &mut self.conns {

@@ -119,7 +119,7 @@ impl Run {
         load.run_until(LIMIT, "for rooms to be joined", |load| load.joined.len() == places.len())?;
         let mut rooms = HashMap::new();
         for (client, id) in std::mem::take(&mut load.joined) {
-            load.conns[client].room = load.add_room(&id)?;
+            load.move_to(client, &id)?;
             rooms.insert(id, client);
         }
         self.silence(load)?;

@@ -46,7 +46,7 @@ impl Share {
             return (!is_over).then_some(Source::Traffic);
         }
         let is_talk_due = (self.hints.count + self.talk.count) % TALK_EVERY == TALK_EVERY - 1;
-        let wants = |taken: &Taken| !taken.is_empty && !(is_enough && taken.has_least());
+        let wants = |taken: &Taken| !(taken.is_empty || is_enough && taken.has_least());
         match (wants(&self.hints), wants(&self.talk)) {
             (true, talk) if !(talk && is_talk_due) => Some(Source::Hint),
             (_, true) => Some(Source::Talk),
