@@ -100,7 +100,6 @@ async fn scenarios(world: &mut World) -> Result<()> {
         outage::the_server_is_killed_in_a_burst,
         outage::what_is_sent_offline_arrives_once,
         outage::a_tab_closed_offline_loses_nothing,
-        hostile::script_is_text,
         sockets::the_lab_shows_a_socket,
         sockets::six_lines_of_script_chat,
         history::history_loads_without_moving_the_view,
@@ -108,6 +107,8 @@ async fn scenarios(world: &mut World) -> Result<()> {
         access::the_keyboard_is_enough,
         access::a_phone_is_enough,
         tls::people_chat_over_tls,
+        // Last, since its server is another one of the same host, and takes the cookies.
+        hostile::script_is_text,
     );
     Ok(())
 }
