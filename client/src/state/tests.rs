@@ -68,6 +68,19 @@ fn joined(info: RoomInfo, after: Option<Seq>, seqs: std::ops::RangeInclusive<Seq
     }
 }
 
+/// An answer to `resume`, which does not say how the reader sees the room.
+fn resumed(room: RoomId, head: Seq, after: Seq) -> ServerEnvelope {
+    ServerEnvelope::Joined {
+        room,
+        epoch: 1,
+        head,
+        events: (after + 1..=head).map(|seq| message(room, seq, 2, None)).collect(),
+        gap: false,
+        after: Some(after),
+        info: None,
+    }
+}
+
 /// The newest page of a room in which nothing happened.
 fn empty(info: RoomInfo) -> ServerEnvelope {
     ServerEnvelope::Joined {
@@ -345,6 +358,20 @@ fn a_reconnect_resumes_and_a_gap_or_another_log_replaces() {
     assert_eq!((client.seqs(LOBBY).len(), client.state.rooms.len()), (0, 1));
     client.check_frame(joined(other_log, None, 1..=5), &[]);
     assert_eq!(client.seqs(LOBBY), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn an_answer_to_resume_leaves_what_the_welcome_said() {
+    let mut client = Client::online(3, 3);
+    client.go(Input::Closed { code: 1001 });
+    client.check_after(1_000, &[Effect::Connect]);
+    client.go(Input::Opened);
+    client.receive(welcome(vec![RoomInfo { unread: 4, ..info(LOBBY, 9, 5) }, info(BOOKS, 0, 0)]));
+    client.check_frame(resumed(LOBBY, 9, 3), &[]);
+    assert_eq!((client.seqs(LOBBY), client.unread(LOBBY)), ((1..=9).collect(), 4));
+    // Of a room that one is not in: somebody left it on another device meanwhile.
+    client.check_frame(resumed(RoomId::from_bits(99), 9, 3), &[]);
+    assert_eq!(client.state.rooms.len(), 2);
 }
 
 #[test]

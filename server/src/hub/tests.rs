@@ -704,6 +704,36 @@ fn many_who_resume_at_one_place_cost_one_read_of_the_log() {
 }
 
 #[test]
+fn a_resume_that_the_store_cannot_answer_is_put_off() {
+    let mut world = World::new();
+    let a = world.join(1);
+    for _ in 0..600 {
+        world.say(a, LOBBY, "x");
+    }
+    let node = &mut world.nodes[0];
+    let conn = node.connect(Mode::Full, [2; 32], false);
+    let resume = json!([{"room": LOBBY, "epoch": 1, "seq": 100}]);
+    node.send(conn, &json!({"type": "hello", "resume": resume}).to_string());
+    // Who it is, and what they are in, is still answered.
+    for _ in 0..2 {
+        while node.step() {}
+        if node.queries() > 0 {
+            node.answer(1);
+        }
+    }
+    world.store.set_unavailable(true);
+    world.settle();
+    let told = world.take((0, conn));
+    assert_eq!(told[0]["type"], "welcome", "{told:?}");
+    let error = told.iter().find(|value| value["type"] == "error").unwrap();
+    assert_eq!((&error["code"], &error["request"]), (&json!("unavailable"), &json!("join")));
+    assert!(error["retry_ms"].is_u64() && error["room"] == json!(LOBBY));
+    world.store.set_unavailable(false);
+    let joined = world.ask((0, conn), json!({"type": "join", "room": LOBBY, "after": 100}));
+    assert_eq!(seqs(&joined["events"])[0], 101);
+}
+
+#[test]
 fn an_event_that_is_a_little_late_is_waited_for_and_a_lost_one_is_read() {
     let mut world = World::new();
     let a = world.join(1);
