@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::server::TlsStream;
 use warp::http::{Request, Response, Uri};
 
 use crate::gate::{Full, Gate, Permit};
@@ -208,7 +209,9 @@ pub async fn serve<S, B>(
         (_, None) => serve_http(socket, turn, peer, patience, service, stop).await,
         // On the heap, so that a plain connection is not larger for it.
         (Opening::Tls, Some(tls)) => {
-            Box::pin(serve_tls(socket, &tls, turn, peer, patience, service, stop)).await;
+            if let Some(stream) = Box::pin(handshake(socket, &tls, turn, patience)).await {
+                Box::pin(serve_http(stream, None, peer, patience, service, stop)).await;
+            }
         }
         // Somebody typed http.
         (Opening::Http, Some(_)) => {
@@ -218,32 +221,22 @@ pub async fn serve<S, B>(
     }
 }
 
-/// TLS comes first. The turn is for its signature, which is made at once; then it is the peer's.
-async fn serve_tls<S, B>(
+/// TLS comes first. The turn is for its signature, which is made at once; then it is the peer's. What fails
+/// is the peer's too, and it has its alert.
+async fn handshake(
     socket: TcpStream,
     tls: &Tls,
     turn: Turn,
-    peer: (PeerAddr, Arc<Permit>),
     patience: Patience,
-    service: S,
-    stop: watch::Receiver<bool>,
-) where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<B>> + 'static,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+) -> Option<TlsStream<TcpStream>> {
     let mut handshake = pin!(timeout(or_a_day(patience.header), tls.acceptor().accept(socket)));
     let begun = futures_util::poll!(handshake.as_mut());
     drop(turn);
-    let stream = match begun {
-        Poll::Ready(stream) => stream,
+    let ended = match begun {
+        Poll::Ready(ended) => ended,
         Poll::Pending => handshake.await,
     };
-    // What fails here is the peer's, and it has its alert.
-    if let Ok(Ok(stream)) = stream {
-        serve_http(stream, None, peer, patience, service, stop).await;
-    }
+    ended.ok()?.ok()
 }
 
 /// No limit is as good as a day.

@@ -8,15 +8,16 @@
 //! It must not know what an envelope means: that is the hub's, and how bytes become messages is
 //! `websocket`'s.
 
+mod hints;
 mod inbox;
 mod outbox;
+mod queries;
 mod share;
 
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shared::model::Ms;
@@ -25,14 +26,17 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::broker::{Broker, Hint, HubId, Sink};
+use crate::broker::{Broker, HubId};
 use crate::gate::Permit;
-use crate::hub::{Answer, Conn, Effect, Hub, HubConfig, Input, Mode, Query};
+use crate::hub::{Conn, Effect, Hub, HubConfig, Input, Mode, Query};
 use crate::socket::Socket;
-use crate::store::{Append, Store, StoreError};
+use crate::store::{Append, Store};
 use crate::websocket::Frame;
+use hints::Hints;
+pub use hints::Pressure;
 use inbox::{Inbox, Lane, Waiting};
 use outbox::{Backlog, Frames, NONE, Progress};
+pub use queries::query_store;
 use share::{Share, Source};
 
 /// How long a turn takes inputs of those who talk, and then of those who come and go; and after how many it
@@ -44,8 +48,6 @@ const TURN_LOOK: usize = 16;
 const TURN_WRITES: usize = 256;
 /// Inputs that may wait in a lane. Readers of it pause above it.
 const INBOX_MAX: usize = 16_384;
-/// Hints that may wait at all engines of a process. Above it all readers pause.
-const HINTS_MAX: usize = 64 * 1024;
 /// Bytes of requests of one connection that may wait. Its reader pauses above it.
 const WAITING_BYTES_MAX: usize = 128 * 1024;
 /// How often the hub hears of time.
@@ -75,25 +77,6 @@ pub struct EngineConfig {
     pub send_queue_bytes: usize,
     /// Silence after which a connection is pinged, and again until it is given up.
     pub ping_interval: Duration,
-}
-
-/// How many hints wait at the engines that share this. An engine that is slower than another can neither
-/// drop nor refuse what the other tells it; so all take less in.
-#[derive(Debug, Default)]
-pub struct Pressure(AtomicUsize);
-
-impl Pressure {
-    fn add(&self, hints: usize) {
-        self.0.fetch_add(hints, Ordering::Relaxed);
-    }
-
-    fn remove(&self, hints: usize) {
-        self.0.fetch_sub(hints, Ordering::Relaxed);
-    }
-
-    fn is_high(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > HINTS_MAX
-    }
 }
 
 /// A connection to be taken over.
@@ -170,8 +153,7 @@ struct Shard {
     serial: u64,
     /// What waits for the hub.
     inbox: Inbox,
-    /// Where the broker puts its hints.
-    hints: Arc<Mutex<Vec<Hint>>>,
+    hints: Hints,
     pressure: Arc<Pressure>,
     queries: Vec<(u64, Query)>,
     appends: Vec<(u64, Append)>,
@@ -201,18 +183,8 @@ impl Engine {
         seed: u64,
     ) -> Rc<Self> {
         let wake = Arc::new(Notify::new());
-        let hints = Arc::new(Mutex::new(Vec::new()));
-        let sink: Sink = {
-            let (hints, wake, pressure) = (hints.clone(), wake.clone(), pressure.clone());
-            Arc::new(move |hint| {
-                if let Ok(mut hints) = hints.lock() {
-                    pressure.add(1);
-                    hints.push(hint);
-                }
-                wake.notify_one();
-            })
-        };
-        broker.attach(id, sink);
+        let hints = Hints::new(pressure.clone());
+        broker.attach(id, hints.sink(wake.clone()));
         let hub = Hub::new(id, config.hub, broker.is_lossy(), seed);
         let shard = Shard {
             id,
@@ -505,7 +477,7 @@ impl Shard {
     }
 
     fn has_inputs(&self) -> bool {
-        !self.inbox.is_empty() || self.hints.lock().is_ok_and(|hints| !hints.is_empty())
+        !self.inbox.is_empty() || !self.hints.is_empty()
     }
 
     /// Lets the hub take what waits, and carries out what needs no other task. What the store is asked stays
@@ -523,7 +495,7 @@ impl Shard {
                 let was_there = match source {
                     Source::Hint => {
                         if hints.len() == 0 {
-                            hints = self.take_hints();
+                            hints = self.hints.take();
                         }
                         hints.next().map(|hint| self.step(now, Input::Hint(hint), &mut out)).is_some()
                     }
@@ -534,21 +506,7 @@ impl Shard {
             }
             share.turn_to_traffic();
         }
-        // What was not taken stays in front.
-        if hints.len() > 0
-            && let Ok(mut queue) = self.hints.lock()
-        {
-            self.pressure.add(hints.len());
-            let newer = std::mem::take(&mut *queue);
-            queue.extend(hints.chain(newer));
-        }
-    }
-
-    /// The hints that wait.
-    fn take_hints(&self) -> std::vec::IntoIter<Hint> {
-        let hints = self.hints.lock().map(|mut hints| std::mem::take(&mut *hints)).unwrap_or_default();
-        self.pressure.remove(hints.len());
-        hints.into_iter()
+        self.hints.put_back(hints);
     }
 
     /// Lets the hub take one input, and carries out what follows.
@@ -814,51 +772,4 @@ impl Connection {
 /// A time of day in milliseconds since 1970-01-01 00:00 UTC.
 pub fn wall_clock(now: SystemTime) -> Ms {
     now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as Ms)
-}
-
-/// Asks a store what a hub wants to know.
-pub fn query_store(
-    store: &dyn Store,
-    query: Query,
-) -> std::pin::Pin<Box<dyn Future<Output = Result<Answer, StoreError>> + Send>> {
-    macro_rules! call {
-        ($reply:expr, $answer:expr) => {{
-            let reply = $reply;
-            Box::pin(async move { reply.await.map($answer) })
-        }};
-    }
-    match query {
-        Query::EventsAfter { room, after, limit } => {
-            call!(store.events_after(room, after, limit), Answer::Page)
-        }
-        Query::EventsBefore { room, before, limit } => {
-            call!(store.events_before(room, before, limit), Answer::Page)
-        }
-        Query::Identify { token, id, names, at } => {
-            call!(store.identify(token, id, names, at), Answer::Identity)
-        }
-        Query::Account { user } => call!(store.account(user), Answer::Account),
-        Query::Rename { user, name, tell_lobby, at } => {
-            call!(store.rename(user, name, tell_lobby, at), |(user, events)| Answer::Renamed(user, events))
-        }
-        Query::CreateRoom { id, name, user, rooms_max, at } => {
-            call!(store.create_room(id, name, user, rooms_max, at), Answer::Entered)
-        }
-        Query::OpenDirect { id, user, peer, rooms_max, at } => {
-            call!(store.open_direct(id, user, peer, rooms_max, at), Answer::Entered)
-        }
-        Query::Join { room, user, rooms_max, at } => {
-            call!(store.join(room, user, rooms_max, at), Answer::Entered)
-        }
-        Query::Leave { room, user, at } => call!(store.leave(room, user, at), Answer::Left),
-        Query::RoomInfo { room, user } => call!(store.room_info(room, user), Answer::Info),
-        Query::MarkRead { room, user, seq } => {
-            call!(store.mark_read(room, user, seq), |(seq, unread)| Answer::Read(seq, unread))
-        }
-        Query::Members { room, limit } => {
-            call!(store.members(room, limit), |(users, total)| Answer::Members(users, total))
-        }
-        Query::Directory { user, limit } => call!(store.directory(user, limit), Answer::Directory),
-        Query::Heads { rooms } => call!(store.heads(rooms), Answer::Heads),
-    }
 }

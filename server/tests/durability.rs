@@ -193,11 +193,19 @@ fn a_drain_is_told_and_takes_no_newcomers() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// Whether system calls can be traced here; if not, says so.
+fn has_strace() -> bool {
+    let has = Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success());
+    if !has {
+        println!("skipped: strace is missing");
+    }
+    has
+}
+
 #[test]
 fn a_slow_disk_makes_senders_wait_and_nobody_else() {
     const SENDS: u64 = 24_000;
-    if !Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success()) {
-        println!("skipped: strace is missing");
+    if !has_strace() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -258,8 +266,7 @@ fn a_slow_disk_makes_senders_wait_and_nobody_else() {
 
 #[test]
 fn an_acknowledgement_follows_the_sync() {
-    if !Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success()) {
-        println!("skipped: strace is missing");
+    if !has_strace() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use shared::model::{LOBBY, Ms, RoomId, UserId};
 use shared::protocol::{CROWD, LIST_MAX, PLAIN_LEFT, Person, PlainMessage, Presence, ServerEnvelope, User};
 
+use super::room::Room;
 use super::{Conn, Effect, Hub, Out, PLAIN_CROWD, PRESENCE_CROWD_EVERY_MS, PRESENCE_EVERY_MS, encode_shared};
 use crate::broker::{Hint, HubId, Topic};
 
@@ -90,32 +91,35 @@ impl Hub {
 
     /// The people of the lobby: those present. In a crowd one answer serves everyone who asks for a while.
     pub(super) fn answer_lobby(&mut self, now: Ms, conn: Conn, out: Out) {
-        let Some(lobby) = self.rooms.get(&LOBBY) else { return };
-        if let Some((at, text)) = &lobby.people_text
-            && now - at < PRESENCE_CROWD_EVERY_MS
-        {
-            out.push(Effect::Send { conn, text: text.clone() });
+        let Some(lobby) = self.rooms.get_mut(&LOBBY) else { return };
+        if lobby.roster.online() <= CROWD {
+            lobby.people_text = None;
+            self.answer_members(conn, LOBBY, None, out);
             return;
         }
-        let before = out.len();
-        self.answer_members(conn, LOBBY, None, out);
-        let Some(lobby) = self.rooms.get_mut(&LOBBY) else { return };
-        lobby.people_text = match out.get(before) {
-            Some(Effect::Send { text, .. }) if lobby.roster.online() > CROWD => Some((now, text.clone())),
-            _ => None,
-        };
+        let kept = lobby.people_text.take().filter(|(at, _)| now - at < PRESENCE_CROWD_EVERY_MS);
+        let (at, text) = kept.unwrap_or_else(|| (now, encode_shared(&lobby.people(LOBBY, None))));
+        lobby.people_text = Some((at, text.clone()));
+        out.push(Effect::Share { conn, text });
     }
 
     /// The people of a room: its members as the store knows them, or, without those, who is present.
     pub(super) fn answer_members(&self, conn: Conn, id: RoomId, members: Option<(Vec<User>, u32)>, out: Out) {
         let Some(room) = self.rooms.get(&id) else { return };
-        let online = room.roster.online() as u32;
-        let mut people: Vec<Person> = room.roster.people().collect();
+        self.send(conn, &room.people(id, members), out);
+    }
+}
+
+impl Room {
+    /// What is answered to `members`.
+    fn people(&self, id: RoomId, members: Option<(Vec<User>, u32)>) -> ServerEnvelope {
+        let online = self.roster.online() as u32;
+        let mut people: Vec<Person> = self.roster.people().collect();
         let total = match members {
             None => online,
             Some((users, total)) => {
                 let absent =
-                    users.into_iter().filter(|user| room.roster.presence(user.id) == Presence::Offline);
+                    users.into_iter().filter(|user| self.roster.presence(user.id) == Presence::Offline);
                 people.extend(absent.map(|user| Person { user, presence: Presence::Offline }));
                 total
             }
@@ -124,6 +128,6 @@ impl Hub {
             b.presence.cmp(&a.presence).then_with(|| a.user.name.as_str().cmp(b.user.name.as_str()))
         });
         people.truncate(LIST_MAX);
-        self.send(conn, &ServerEnvelope::Members { room: id, online, total, people }, out);
+        ServerEnvelope::Members { room: id, online, total, people }
     }
 }

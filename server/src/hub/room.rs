@@ -57,7 +57,7 @@ pub(super) struct Room {
     /// When the listeners were last told of presence.
     pub presence_told: Ms,
     /// When a crowd was last listed, and the text that went out.
-    pub people_text: Option<(Ms, String)>,
+    pub people_text: Option<(Ms, Arc<Encoded>)>,
     /// What waits for the room to be loaded.
     pub waiting: Vec<Waiter>,
     /// Who waits for events to be read of the store, by the `seq` at which they stand.
@@ -283,6 +283,19 @@ mod tests {
             room.apply(logged(seq));
         }
         assert!(!room.has_hole());
+    }
+
+    #[test]
+    fn an_answer_is_kept_for_its_place_until_something_is_said() {
+        let mut room = room(3);
+        let text = Arc::new(Encoded::new("answer".into()));
+        room.keep_answer(1, 2, text.clone());
+        assert!(room.answer(1, 2).is_some_and(|kept| Arc::ptr_eq(&kept, &text)));
+        assert!(room.answer(1, 1).is_none() && room.answer(2, 2).is_none());
+        room.apply(logged(4));
+        assert!(room.answer(1, 2).is_none());
+        (0..100).for_each(|seq| room.keep_answer(1, seq, text.clone()));
+        assert_eq!(room.answers.len(), ANSWERS_MAX);
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! A hub's questions as calls of the store, and the store's replies as answers for the hub.
+//!
+//! It must not know who asks, or what follows from an answer.
+
+use std::pin::Pin;
+
+use crate::hub::{Answer, Query};
+use crate::store::{Store, StoreError};
+
+/// Asks a store what a hub wants to know.
+pub fn query_store(
+    store: &dyn Store,
+    query: Query,
+) -> Pin<Box<dyn Future<Output = Result<Answer, StoreError>> + Send>> {
+    macro_rules! call {
+        ($reply:expr, $answer:expr) => {{
+            let reply = $reply;
+            Box::pin(async move { reply.await.map($answer) })
+        }};
+    }
+    match query {
+        Query::EventsAfter { room, after, limit } => {
+            call!(store.events_after(room, after, limit), Answer::Page)
+        }
+        Query::EventsBefore { room, before, limit } => {
+            call!(store.events_before(room, before, limit), Answer::Page)
+        }
+        Query::Identify { token, id, names, at } => {
+            call!(store.identify(token, id, names, at), Answer::Identity)
+        }
+        Query::Account { user } => call!(store.account(user), Answer::Account),
+        Query::Rename { user, name, tell_lobby, at } => {
+            call!(store.rename(user, name, tell_lobby, at), |(user, events)| Answer::Renamed(user, events))
+        }
+        Query::CreateRoom { id, name, user, rooms_max, at } => {
+            call!(store.create_room(id, name, user, rooms_max, at), Answer::Entered)
+        }
+        Query::OpenDirect { id, user, peer, rooms_max, at } => {
+            call!(store.open_direct(id, user, peer, rooms_max, at), Answer::Entered)
+        }
+        Query::Join { room, user, rooms_max, at } => {
+            call!(store.join(room, user, rooms_max, at), Answer::Entered)
+        }
+        Query::Leave { room, user, at } => call!(store.leave(room, user, at), Answer::Left),
+        Query::RoomInfo { room, user } => call!(store.room_info(room, user), Answer::Info),
+        Query::MarkRead { room, user, seq } => {
+            call!(store.mark_read(room, user, seq), |(seq, unread)| Answer::Read(seq, unread))
+        }
+        Query::Members { room, limit } => {
+            call!(store.members(room, limit), |(users, total)| Answer::Members(users, total))
+        }
+        Query::Directory { user, limit } => call!(store.directory(user, limit), Answer::Directory),
+        Query::Heads { rooms } => call!(store.heads(rooms), Answer::Heads),
+    }
+}
