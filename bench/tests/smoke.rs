@@ -1,8 +1,12 @@
 //! Every scenario of the bench in small, against the built `magpie` beside it: each delivery is looked at, and
-//! one that is lost, doubled or out of order fails. It measures nothing.
+//! one that is lost, doubled or out of order fails. It measures nothing but the memory of idle connections,
+//! which has a limit.
 
 use std::path::Path;
 use std::process::Command;
+
+/// Most memory that an idle connection may cost, in bytes.
+const IDLE_BYTES_MAX: f64 = 6_000.0;
 
 #[test]
 fn every_scenario_runs() {
@@ -26,5 +30,10 @@ fn every_scenario_runs() {
     assert!(output.status.success(), "{text}");
     let json: serde_json::Value =
         serde_json::from_slice(&std::fs::read(directory.join("bench.json")).unwrap()).unwrap();
-    assert!(json["rows"].as_array().is_some_and(|rows| rows.len() > 10), "{json}");
+    let rows = json["rows"].as_array().unwrap();
+    assert!(rows.len() > 10, "{json}");
+    // Sizes do not depend on how busy the machine is.
+    let idle = rows.iter().find(|row| row["scenario"] == "idle" && row["server"] == "magpie").unwrap();
+    let bytes = idle["figures"]["rss_bytes_per_connection"].as_f64().unwrap();
+    assert!(bytes > 0.0 && bytes <= IDLE_BYTES_MAX, "{bytes} bytes for an idle connection");
 }

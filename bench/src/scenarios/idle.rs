@@ -10,7 +10,7 @@ use crate::scenarios::{LIMIT, OPENING, Run};
 use crate::server_process::{Kind, Server};
 
 pub fn run(run: &Run, rows: &mut Vec<Row>) -> Result<()> {
-    let clients = run.choose(10_000, 500);
+    let clients = run.choose(10_000, 3_000);
     for kind in [Kind::Magpie, Kind::PlainWarp] {
         let server = Server::start(kind, &run.place)?;
         std::thread::sleep(Duration::from_millis(500));
