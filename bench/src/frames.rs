@@ -201,7 +201,7 @@ mod tests {
             seq,
             at: 1_795_238_400_000,
             user: User { id: UserId::from_bits(7), name: UserName::parse("Quiet Otter 2").unwrap() },
-            kind: EventKind::Message { body: Body::parse(body, 0).unwrap() },
+            kind: EventKind::message(Body::parse(body, 0).unwrap()),
             reference: Some(Ref::new(1_795_238_400_000, reference(9, 3, 77))),
         }
     }
@@ -264,16 +264,7 @@ mod tests {
 
     #[test]
     fn a_page_gives_the_places_of_its_events() {
-        let info = RoomInfo {
-            id: LOBBY,
-            kind: RoomKind::Public,
-            name: None,
-            peer: None,
-            epoch: 1,
-            head: 44,
-            read: 0,
-            unread: 3,
-        };
+        let info = RoomInfo { head: 44, unread: 3, ..RoomInfo::new(LOBBY, RoomKind::Public) };
         let events: Vec<Event> =
             (42..45).map(|seq| sample(seq, r#"{"room":"0000000000001","seq":7"#)).collect();
         let envelope = ServerEnvelope::Joined {

@@ -99,7 +99,7 @@ impl Run {
         for some in rooms.chunks(ROOMS_AT_ONCE) {
             load.joined.clear();
             for (client, name) in some {
-                load.say(*client, &ClientEnvelope::Create { name: name.clone() });
+                load.say(*client, &ClientEnvelope::Create { name: name.clone(), private: false });
             }
             load.run_until(LIMIT, "for rooms to be made", |load| load.joined.len() == some.len())?;
         }

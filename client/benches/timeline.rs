@@ -10,7 +10,7 @@ use shared::protocol::{Event, EventKind, User};
 
 fn event(seq: Seq) -> Event {
     let user = User { id: UserId::from_bits(7), name: UserName::parse("Quiet Otter").unwrap() };
-    let kind = EventKind::Message { body: Body::parse("It is a fine day.", 0).unwrap() };
+    let kind = EventKind::message(Body::parse("It is a fine day.", 0).unwrap());
     Event { room: LOBBY, seq, at: 1_795_238_400_000, user, kind, reference: None }
 }
 

@@ -435,8 +435,8 @@ impl App {
         let typing: Vec<AttrValue> =
             room.typing.iter().map(|typist| AttrValue::from(typist.user.name.to_string())).collect();
         let place = match room.info.kind {
-            RoomKind::Public => ["#", room.title()].concat(),
-            RoomKind::Direct => room.title().to_owned(),
+            RoomKind::Public | RoomKind::Private => ["#", room.title()].concat(),
+            RoomKind::Direct | RoomKind::Group => room.title().to_owned(),
         };
         html! {
             <>

@@ -193,7 +193,7 @@ impl Room {
                 self.members = self.members.saturating_sub(1);
             }
             EventKind::Joined | EventKind::Left => {}
-            EventKind::Created | EventKind::Renamed { .. } | EventKind::Unknown => {}
+            _ => {}
         }
     }
 
@@ -250,7 +250,7 @@ impl Room {
         }
         self.read_sent = self.read;
         self.read_not_before = now + READ_EVERY_MS;
-        Some(ClientEnvelope::Read { room: self.info.id, seq: self.read })
+        Some(ClientEnvelope::Read { room: self.info.id, seq: self.read, version: None })
     }
 
     /// The cursor is not to wait any longer.

@@ -69,7 +69,7 @@ pub fn rows<'a>(
     for event in room.timeline.events() {
         let own = me.is_some_and(|me| me.id == event.user.id);
         match &event.kind {
-            EventKind::Message { body } => {
+            EventKind::Message { body, .. } => {
                 list.day(event.at);
                 if !own && new_line.is_some_and(|seq| event.seq > seq) {
                     new_line = None;
@@ -86,7 +86,7 @@ pub fn rows<'a>(
                 list.day(event.at);
                 list.rows.push(Row::System { event });
             }
-            EventKind::Unknown => {}
+            _ => {}
         }
     }
     if let Some(me) = me {
@@ -148,16 +148,7 @@ mod tests {
     #[track_caller]
     fn check(events: &[(u64, Ms, &str)], new_line: Option<Seq>, unsent: &[(Ms, bool)], rows_told: &[&str]) {
         let head = events.len() as Seq;
-        let info = RoomInfo {
-            id: LOBBY,
-            kind: RoomKind::Public,
-            name: None,
-            peer: None,
-            epoch: 1,
-            head,
-            read: 0,
-            unread: 0,
-        };
+        let info = RoomInfo { head, ..RoomInfo::new(LOBBY, RoomKind::Public) };
         let mut room = Room::new(info, String::new());
         room.new_line = new_line;
         let page = events.iter().zip(1..).map(|((author, minutes, kind), seq)| Event {
@@ -168,7 +159,7 @@ mod tests {
             kind: match *kind {
                 "joined" => EventKind::Joined,
                 "unknown" => EventKind::Unknown,
-                body => EventKind::Message { body: Body::parse(body, 0).unwrap() },
+                body => EventKind::message(Body::parse(body, 0).unwrap()),
             },
             reference: None,
         });

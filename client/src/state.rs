@@ -403,7 +403,7 @@ impl State {
             }
             Input::CreateRoom(name) => match RoomName::parse(&name) {
                 Ok(_) => {
-                    if self.request(ClientEnvelope::Create { name: name.clone() }, effects) {
+                    if self.request(ClientEnvelope::Create { name: name.clone(), private: false }, effects) {
                         self.creating = Some(name);
                     }
                 }

@@ -224,7 +224,7 @@ mod tests {
             seq,
             at: seq as i64,
             user: User { id: UserId::from_bits(1), name: UserName::parse("Ada").unwrap() },
-            kind: EventKind::Message { body: Body::parse("hello", 0).unwrap() },
+            kind: EventKind::message(Body::parse("hello", 0).unwrap()),
             reference: None,
         }
     }

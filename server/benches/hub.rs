@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use server::broker::memory::MemoryBroker;
 use server::broker::{Broker, Hint};
 use server::engine::query_store;
-use server::hub::{Conn, Effect, Hub, HubConfig, Input, Mode, Request};
+use server::hub::{Arrival, Conn, Effect, Hub, HubConfig, Input, Mode, Request};
 use server::store::Store;
 use server::store::memory::MemoryStore;
 use server::websocket::{Frame, Machine};
@@ -47,7 +47,11 @@ impl Driver {
     fn start(&mut self, conn: Conn) {
         let mut token = [0; 32];
         token[..4].copy_from_slice(&conn.to_be_bytes());
-        self.run(Input::Connected { conn, mode: Mode::Full, token, ephemeral: false });
+        self.run(Input::Connected {
+            conn,
+            mode: Mode::Full,
+            arrival: Arrival { token, ephemeral: false, may_be_new: true, device: Default::default() },
+        });
         let hello = ClientEnvelope::Hello { resume: Vec::new() };
         self.run(Input::Request { conn, request: Ok(Request::Envelope(hello)) });
     }

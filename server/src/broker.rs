@@ -12,10 +12,11 @@ mod conformance;
 
 use std::sync::{Arc, OnceLock};
 
-use shared::model::{Ms, RoomId, Seq, UserId};
+use shared::model::{Ms, RoomId, UserId};
 use shared::protocol::{Event, EventKind, PlainMessage, Presence, ServerEnvelope, User, encode};
 
 use crate::encoded::Encoded;
+use crate::store::{Cursor, Ended};
 
 /// Tells the hubs of a cluster apart.
 pub type HubId = u32;
@@ -53,7 +54,7 @@ impl Logged {
     /// The event for those in plain mode, who are only told of messages.
     pub fn plain(&self) -> Option<&Arc<Encoded>> {
         let plain = || match &self.event.kind {
-            EventKind::Message { body } => {
+            EventKind::Message { body, .. } => {
                 let sender = self.event.user.name.to_string();
                 let message = body.as_str().to_owned();
                 Some(Arc::new(Encoded::new(encode(&PlainMessage { sender, message }))))
@@ -84,11 +85,19 @@ pub enum Hint {
     /// A person is typing.
     Typing { room: RoomId, user: User },
     /// A user's cursor moved.
-    Read { user: UserId, room: RoomId, seq: Seq, unread: u32 },
+    Read { user: UserId, room: RoomId, cursor: Cursor },
     /// A user has a new name.
     Renamed { user: User },
     /// A user became a member of a room, or no longer is one.
     Membership { user: UserId, room: RoomId, member: bool },
+    /// Sessions or tokens of a user are void.
+    Ended(Ended),
+    /// A user's role, or whom they have blocked, is another.
+    User { user: UserId },
+    /// A room looks different to one user.
+    Room { user: UserId, room: RoomId },
+    /// Address bans or outgoing webhooks are others.
+    Rules,
     /// The operator speaks to everyone.
     Announcement { text: String, at: Ms },
 }

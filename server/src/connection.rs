@@ -15,9 +15,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::engine::{ConnId, Engine, NewConnection};
 use crate::gate::Permit;
 use crate::handshake::Deflate;
-use crate::hub::{Mode, Request};
+use crate::hub::{Arrival, Mode, Request};
 use crate::socket::Socket;
-use crate::store::TokenHash;
 use crate::websocket::{Frame, Incoming, Machine};
 
 /// Bytes the kernel may hold unsent before a socket counts as full. Without it the kernel takes megabytes
@@ -44,8 +43,7 @@ thread_local! {
 pub enum Purpose {
     Chat {
         mode: Mode,
-        token: TokenHash,
-        ephemeral: bool,
+        arrival: Arrival,
     },
     /// Sends back what comes; with `events`, also says the time by itself.
     Echo {
@@ -77,9 +75,9 @@ pub async fn serve(engine: Rc<Engine>, upgrade: Upgrade) {
     let machine = Machine::new(message_bytes_max, deflate.is_some());
     let deflate = deflate.is_some_and(Deflate::compresses);
     match purpose {
-        Purpose::Chat { mode, token, ephemeral } => {
+        Purpose::Chat { mode, arrival } => {
             let socket = Rc::new(socket);
-            let new = NewConnection { socket: socket.clone(), mode, token, ephemeral, deflate, permit };
+            let new = NewConnection { socket: socket.clone(), mode, arrival, deflate, permit };
             let id = engine.open(new);
             let reader = tokio::task::spawn_local(read(engine.clone(), id, socket, machine, early));
             engine.set_reader(id, reader.abort_handle());

@@ -28,7 +28,7 @@ use tokio::task::AbortHandle;
 
 use crate::broker::{Broker, HubId};
 use crate::gate::Permit;
-use crate::hub::{Conn, Effect, Hub, HubConfig, Input, Mode, Query};
+use crate::hub::{Arrival, Conn, Effect, Hub, HubConfig, Input, Mode, Query};
 use crate::socket::Socket;
 use crate::store::{Append, Store};
 use crate::websocket::Frame;
@@ -84,8 +84,7 @@ pub struct EngineConfig {
 pub struct NewConnection {
     pub socket: Rc<Socket>,
     pub mode: Mode,
-    pub token: [u8; 32],
-    pub ephemeral: bool,
+    pub arrival: Arrival,
     /// Whether frames to it may be compressed.
     pub deflate: bool,
     pub permit: Arc<Permit>,
@@ -329,7 +328,7 @@ impl Engine {
         let shard = &mut *shard;
         shard.serial += 1;
         let serial = shard.serial;
-        let NewConnection { socket, mode, token, ephemeral, deflate, permit } = new;
+        let NewConnection { socket, mode, arrival, deflate, permit } = new;
         shard.deflating += usize::from(deflate);
         let connection = Connection {
             serial,
@@ -350,7 +349,7 @@ impl Engine {
             _permit: permit,
         };
         let conn = shard.connections.insert(connection) as Conn;
-        shard.put(conn, Input::Connected { conn, mode, token, ephemeral }, 0);
+        shard.put(conn, Input::Connected { conn, mode, arrival }, 0);
         if shard.is_draining {
             shard.close(conn, CloseCode::Restart);
         }

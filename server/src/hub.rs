@@ -18,15 +18,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use shared::model::{BODY_CHARS_MAX, Claim, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
+use shared::acts::{Act, Entry};
+use shared::model::{BODY_CHARS_MAX, Claim, Line, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{
     CloseCode, Event, FRAME_BYTES_MAX, Failure, Listing, PAGE_EVENTS_MAX, PlainMessage, Presence, RoomInfo,
-    SERVER_NAME, ServerEnvelope, User, encode,
+    RoomKind, SERVER_NAME, ServerEnvelope, User, encode,
 };
 
 use crate::broker::{Hint, HubId, Topic};
 use crate::encoded::Encoded;
-use crate::store::{Account, Append, Appended, Entered, Identity, Page, RoomKey, StoreError, TokenHash};
+use crate::store::{
+    Account, Append, Appended, Cursor, Entered, Identity, ListQuery, Made, NewSession, Newcomer, Outcome,
+    Page, RoomKey, StoreError, TokenHash,
+};
 use membership::deliver;
 use room::Room;
 use session::Session;
@@ -88,16 +92,27 @@ impl Default for HubConfig {
     }
 }
 
+/// As whom a connection comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Of its session or of a bot's token.
+    pub token: TokenHash,
+    /// It came without a session and got a fresh one, which scripts do not bring again.
+    pub ephemeral: bool,
+    /// Whether a guest may be made if there is no such session.
+    pub may_be_new: bool,
+    /// What it is used from, for people to recognise.
+    pub device: Line,
+}
+
 /// What happens to a hub.
 #[derive(Debug)]
 pub enum Input {
-    /// A connection was accepted. `ephemeral`: it came without a session and got a fresh one, which scripts do
-    /// not bring again.
+    /// A connection was accepted.
     Connected {
         conn: Conn,
         mode: Mode,
-        token: TokenHash,
-        ephemeral: bool,
+        arrival: Arrival,
     },
     /// A connection asks for something, or sent what could not be read.
     Request {
@@ -174,15 +189,19 @@ pub enum Effect {
 pub enum Query {
     EventsAfter { room: RoomId, after: Seq, limit: usize },
     EventsBefore { room: RoomId, before: Seq, limit: usize },
-    Identify { token: TokenHash, id: UserId, names: Vec<Claim<UserName>>, at: Ms },
+    Identify { session: NewSession, newcomer: Option<Newcomer> },
+    Touch { sessions: Vec<(TokenHash, Ms)> },
     Account { user: UserId },
     Rename { user: UserId, name: Claim<UserName>, tell_lobby: bool, at: Ms },
-    CreateRoom { id: RoomId, name: Claim<RoomName>, user: UserId, rooms_max: usize, at: Ms },
+    CreateRoom { id: RoomId, kind: RoomKind, name: Claim<RoomName>, user: UserId, rooms_max: usize, at: Ms },
     OpenDirect { id: RoomId, user: UserId, peer: UserId, rooms_max: usize, at: Ms },
+    OpenGroup { id: RoomId, user: UserId, others: Vec<UserId>, rooms_max: usize, at: Ms },
+    Act { by: UserId, act: Act, made: Made, at: Ms },
+    List { by: UserId, query: ListQuery },
     Join { room: RoomKey, user: UserId, rooms_max: usize, at: Ms },
     Leave { room: RoomId, user: UserId, at: Ms },
     RoomInfo { room: RoomId, user: UserId },
-    MarkRead { room: RoomId, user: UserId, seq: Seq },
+    MarkRead { room: RoomId, user: UserId, seq: Seq, version: Option<u32> },
     Members { room: RoomId, limit: usize },
     Directory { user: UserId, limit: usize },
     Heads { rooms: Vec<RoomId> },
@@ -198,7 +217,10 @@ pub enum Answer {
     Entered(Entered),
     Left(Option<Event>),
     Info(RoomInfo),
-    Read(Seq, u32),
+    Read(Cursor),
+    Outcome(Outcome),
+    Rows(Vec<Entry>),
+    Touched,
     Members(Vec<User>, u32),
     Directory(Vec<Listing>),
     Heads(Vec<(RoomId, u32, Seq)>),
@@ -233,8 +255,6 @@ enum Pending {
     Enter {
         asker: Asker,
         request: &'static str,
-        user: UserId,
-        peer: Option<UserId>,
         after: Option<Seq>,
     },
     /// `join` of a room the asker is in.
@@ -376,9 +396,7 @@ impl Hub {
     /// One step. `now`: milliseconds on a clock that never jumps, from any beginning.
     pub fn handle(&mut self, now: Ms, input: Input, out: Out) {
         match input {
-            Input::Connected { conn, mode, token, ephemeral } => {
-                self.connected(now, conn, mode, token, ephemeral, out)
-            }
+            Input::Connected { conn, mode, arrival } => self.connected(now, conn, mode, arrival, out),
             Input::Request { conn, request } => self.request(now, conn, request, out),
             Input::Closed { conn } => self.closed(now, conn, out),
             Input::Answered { ticket, answer } => {
@@ -483,9 +501,10 @@ impl Hub {
                 let full = Some(encode_shared(&ServerEnvelope::Typing { room, user }));
                 out.push(Effect::Fanout { room, full, plain: None });
             }
-            Hint::Read { user, room, seq, unread } => {
+            Hint::Read { user, room, cursor } => {
                 self.note_change(user);
-                self.to_user(user, &ServerEnvelope::Read { room, seq, unread }, out);
+                let Cursor { seq, version, unread, mentioned } = cursor;
+                self.to_user(user, &ServerEnvelope::Read { room, seq, version, unread, mentioned }, out);
             }
             Hint::Renamed { user } => {
                 let Some(present) = self.users.get_mut(&user.id) else { return };
@@ -513,6 +532,7 @@ impl Hub {
                     self.ask(Pending::Attach { user, room }, Query::RoomInfo { room, user }, out);
                 }
             }
+            Hint::Ended(_) | Hint::User { .. } | Hint::Room { .. } | Hint::Rules => {}
             Hint::Announcement { text, at } => {
                 let plain =
                     encode_shared(&PlainMessage { sender: SERVER_NAME.into(), message: text.clone() });

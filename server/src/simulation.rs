@@ -8,12 +8,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
-use shared::model::Ms;
+use shared::model::{Line, Ms};
 use shared::protocol::CloseCode;
 
 use crate::broker::{Broker, Hint, HubId, Sink, Topic};
 use crate::engine::query_store;
-use crate::hub::{Conn, Effect, Hub, HubConfig, Input, Mode, Request};
+use crate::hub::{Arrival, Conn, Effect, Hub, HubConfig, Input, Mode, Request};
 use crate::store::{Store, StoreError, TokenHash};
 
 /// The simulation's time zero, in milliseconds since 1970.
@@ -85,7 +85,8 @@ impl Node {
         let conn = self.connections;
         self.connections += 1;
         self.outputs.insert(conn, Vec::new());
-        self.inbox.push_back(Input::Connected { conn, mode, token, ephemeral });
+        let arrival = Arrival { token, ephemeral, may_be_new: true, device: Line::default() };
+        self.inbox.push_back(Input::Connected { conn, mode, arrival });
         conn
     }
 

@@ -99,8 +99,12 @@ impl Client {
         let id = engine.open(NewConnection {
             socket: Rc::new(Socket::plain(tokio::net::TcpStream::from_std(other).unwrap())),
             mode: Mode::Full,
-            token: [place; 32],
-            ephemeral: false,
+            arrival: server::hub::Arrival {
+                token: [place; 32],
+                ephemeral: false,
+                may_be_new: true,
+                device: Default::default(),
+            },
             deflate: true,
             permit: Arc::new(Gate::new(0, 0).enter(address.ip()).unwrap()),
         });

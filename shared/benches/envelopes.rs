@@ -10,7 +10,7 @@ fn event(seq: Seq) -> Event {
     let user = User { id: UserId::from_bits(7), name: UserName::parse("Quiet Otter").unwrap() };
     let body = Body::parse(&"It is a fine day. ".repeat(7), 0).unwrap();
     let reference = Some(Ref::new(1_795_238_400_000, [7; 10]));
-    Event { room: LOBBY, seq, at: 1_795_238_400_000, user, kind: EventKind::Message { body }, reference }
+    Event { room: LOBBY, seq, at: 1_795_238_400_000, user, kind: EventKind::message(body), reference }
 }
 
 fn envelopes(criterion: &mut Criterion) {

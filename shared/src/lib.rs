@@ -3,7 +3,9 @@
 //! Everything here is pure and builds for `wasm32-unknown-unknown`. It must not know sockets, clocks,
 //! random sources, browsers or databases: whoever needs a time or a random number passes it in.
 
+pub mod acts;
 pub mod markdown;
 pub mod model;
 pub mod presence;
 pub mod protocol;
+pub mod rights;

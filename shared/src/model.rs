@@ -20,6 +20,8 @@ pub type Seq = u64;
 pub const BODY_CHARS_MAX: usize = 4_000;
 /// Longest name of a user or room, in Unicode scalar values.
 pub const NAME_CHARS_MAX: usize = 32;
+/// Longest topic, reason or note, in Unicode scalar values.
+pub const LINE_CHARS_MAX: usize = 250;
 /// Longest announcement, in Unicode scalar values.
 pub const ANNOUNCEMENT_CHARS_MAX: usize = 1_000;
 
@@ -389,9 +391,48 @@ impl Body {
     }
 }
 
+/// One line of text: a topic, a reason, the name of a token. May be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Line(String);
+
+impl Line {
+    /// Trims the ends, folds runs of white space to one space, leaves out what deceives, and cuts at
+    /// `LINE_CHARS_MAX`.
+    pub fn new(text: &str) -> Self {
+        let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+        let folded = words.collect::<Vec<_>>().join(" ");
+        let line: String = folded.chars().filter(|c| !is_deceptive(*c)).take(LINE_CHARS_MAX).collect();
+        Self(line.trim().to_owned())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Line {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::new(&String::deserialize(deserializer)?))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_one_line_and_hides_nothing() {
+        assert_eq!(Line::new("  a\r\n b\u{202e}c\u{7} ").as_str(), "a bc");
+        assert_eq!(Line::new(&"ö".repeat(300)).as_str().chars().count(), LINE_CHARS_MAX);
+        assert_eq!(Line::new("\u{200b}"), Line::default());
+    }
 
     #[test]
     fn ids_survive_the_wire() {

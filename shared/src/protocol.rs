@@ -8,7 +8,11 @@ mod wire;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{BODY_CHARS_MAX, Body, Ms, NAME_CHARS_MAX, Ref, RoomId, RoomName, Seq, UserId, UserName};
+use crate::acts::{Act, Entry, List};
+use crate::model::{
+    BODY_CHARS_MAX, Body, Line, Ms, NAME_CHARS_MAX, Ref, RoomId, RoomName, Seq, UserId, UserName,
+};
+use crate::rights::Role;
 
 /// The subprotocol's name in `Sec-WebSocket-Protocol` (RFC 6455 §1.9).
 pub const SUBPROTOCOL: &str = "magpie.v1";
@@ -38,13 +42,32 @@ pub struct User {
 }
 
 /// What sort of room it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RoomKind {
     /// Anyone may find and join it.
+    #[default]
     Public,
+    /// Only those who were invited know of it.
+    Private,
     /// A conversation of two.
     Direct,
+    /// A conversation of a few, without a name.
+    Group,
+}
+
+impl RoomKind {
+    pub const ALL: [RoomKind; 4] = [RoomKind::Public, RoomKind::Private, RoomKind::Direct, RoomKind::Group];
+
+    /// The text on the wire and in databases.
+    pub fn name(self) -> &'static str {
+        match self {
+            RoomKind::Public => "public",
+            RoomKind::Private => "private",
+            RoomKind::Direct => "direct",
+            RoomKind::Group => "group",
+        }
+    }
 }
 
 /// A room as one of its members sees it.
@@ -53,20 +76,83 @@ pub enum RoomKind {
 pub struct RoomInfo {
     pub id: RoomId,
     pub kind: RoomKind,
-    /// The name of a public room.
+    /// The name of a public or private room.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<RoomName>,
     /// The other one of a direct conversation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<User>,
+    /// The others of a group.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub people: Vec<User>,
+    /// Who made the room, or was given it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<Line>,
+    /// Nobody can write in it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
+    /// Seconds between two messages of one person; 0 is off.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub slow_seconds: u32,
+    /// Until when the reader may not write there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muted_until: Option<Ms>,
     /// Changes when the log was replaced (a restored backup): what a client holds is then void.
     pub epoch: u32,
     /// `seq` of the newest event; 0 in an empty room.
     pub head: Seq,
     /// The reader's cursor: the highest `seq` they have seen on any device.
     pub read: Seq,
+    /// Counts how often the reader set the cursor back. Of two cursors the one with the higher version
+    /// holds, and of the same version the higher one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub read_version: u32,
     /// Messages of others after the cursor, at most `UNREAD_MAX`.
     pub unread: u32,
+    /// Those among them that mention the reader.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mentioned: u32,
+    /// The reader wants no notice of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
+}
+
+impl RoomInfo {
+    /// An empty room of which nothing more is known.
+    pub fn new(id: RoomId, kind: RoomKind) -> Self {
+        Self {
+            id,
+            kind,
+            name: None,
+            peer: None,
+            people: Vec::new(),
+            owner: None,
+            topic: None,
+            archived: false,
+            slow_seconds: 0,
+            muted_until: None,
+            epoch: 1,
+            head: 0,
+            read: 0,
+            read_version: 0,
+            unread: 0,
+            mentioned: 0,
+            quiet: false,
+        }
+    }
+}
+
+impl EventKind {
+    /// A message that mentions nobody.
+    pub fn message(body: Body) -> Self {
+        EventKind::Message { body, mentions: Vec::new(), all: false }
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A public room in the directory.
@@ -85,11 +171,54 @@ pub struct Listing {
 pub enum EventKind {
     Message {
         body: Body,
+        /// Whom it mentions by name, as far as they are in the room.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        mentions: Vec<UserId>,
+        /// It mentions everyone: `@room`, or `@here`.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        all: bool,
+    },
+    /// A message that was deleted: it has its place and its author.
+    Deleted,
+    /// The user deleted the message at `of`.
+    Deletion {
+        of: Seq,
     },
     /// The user made the room.
     Created,
     Joined,
     Left,
+    /// The user put `target` into the room.
+    Invited {
+        target: User,
+    },
+    /// The user took `target` out of the room.
+    Removed {
+        target: User,
+    },
+    /// The user made `target` the room's owner.
+    Transferred {
+        target: User,
+    },
+    /// `target` cannot write until then; a time that is past lets them again.
+    Muted {
+        target: User,
+        until: Ms,
+    },
+    /// The room is about this; empty: about nothing in particular.
+    Topic {
+        text: Line,
+    },
+    /// The room has a new name.
+    RoomRenamed {
+        text: Line,
+    },
+    Archived {
+        archived: bool,
+    },
+    SlowMode {
+        seconds: u32,
+    },
     /// The user has a new name; `user.name` is still the old one.
     Renamed {
         name: UserName,
@@ -184,10 +313,16 @@ pub enum ClientEnvelope {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<Seq>,
     },
-    /// Make a public room and become its first member.
-    Create { name: String },
+    /// Make a public or private room and become its owner.
+    Create {
+        name: String,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        private: bool,
+    },
     /// Open the direct conversation with a user.
     Direct { user: UserId },
+    /// Open a group with some users: the one that these are in, or a new one.
+    Group { users: Vec<UserId> },
     /// Stop being a member.
     Leave { room: RoomId },
     /// The page of events before a `seq`.
@@ -199,8 +334,13 @@ pub enum ClientEnvelope {
         reference: Ref,
         body: String,
     },
-    /// The reader has seen the events up to `seq`.
-    Read { room: RoomId, seq: Seq },
+    /// The reader has seen the events up to `seq`. With a `version` older than the cursor's it does nothing.
+    Read {
+        room: RoomId,
+        seq: Seq,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<u32>,
+    },
     /// Take another name.
     Rename { name: String },
     /// Whether the person at this connection is there; only `online` and `away` are taken.
@@ -211,13 +351,25 @@ pub enum ClientEnvelope {
     Members { room: RoomId },
     /// The public rooms there are.
     Directory,
+    /// Do something to a room, a user or the server.
+    Act(Act),
+    /// Look into a list. `room` and `text` are for those that say so; `before` is the last row's `id`.
+    List {
+        list: List,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<RoomId>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<Line>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<String>,
+    },
     /// The client's own probe of the connection.
     Ping { n: u64 },
 }
 
 impl ClientEnvelope {
     /// The values that `"type"` may have.
-    pub const TYPES: [&str; 14] = [
+    pub const TYPES: [&str; 17] = [
         "hello",
         "join",
         "create",
@@ -232,9 +384,12 @@ impl ClientEnvelope {
         "members",
         "directory",
         "ping",
+        "group",
+        "act",
+        "list",
     ];
 
-    /// The envelope's `"type"`.
+    /// The envelope's `"type"`; of an act its name.
     pub fn type_name(&self) -> &'static str {
         let place = match self {
             ClientEnvelope::Hello { .. } => 0,
@@ -251,6 +406,9 @@ impl ClientEnvelope {
             ClientEnvelope::Members { .. } => 11,
             ClientEnvelope::Directory => 12,
             ClientEnvelope::Ping { .. } => 13,
+            ClientEnvelope::Group { .. } => 14,
+            ClientEnvelope::Act(act) => return act.name(),
+            ClientEnvelope::List { .. } => 16,
         };
         Self::TYPES[place]
     }
@@ -263,7 +421,11 @@ pub enum ServerEnvelope {
     /// The answer to `hello`.
     Welcome {
         user: User,
+        role: Role,
         rooms: Vec<RoomInfo>,
+        /// People the user has blocked.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        blocked: Vec<UserId>,
         limits: Limits,
         now: Ms,
     },
@@ -309,7 +471,37 @@ pub enum ServerEnvelope {
     Read {
         room: RoomId,
         seq: Seq,
+        #[serde(skip_serializing_if = "is_zero")]
+        version: u32,
         unread: u32,
+        #[serde(skip_serializing_if = "is_zero")]
+        mentioned: u32,
+    },
+    /// A room as the user sees it now: something other than its log or cursor has changed.
+    Room {
+        info: RoomInfo,
+    },
+    /// What the user is, or whom they have blocked, has changed.
+    Me {
+        role: Role,
+        blocked: Vec<UserId>,
+    },
+    /// An act was done. What it changed is told to all whom it concerns by other envelopes.
+    Done {
+        act: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<RoomId>,
+        /// The user it made.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<User>,
+        /// What it made and nobody can read again: a token, or the last part of a link.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        secret: Option<String>,
+    },
+    /// The answer to `list`; fewer than `ROWS_MAX` rows: that is all.
+    List {
+        list: List,
+        rows: Vec<Entry>,
     },
     /// The user's own name, changed on any of their devices.
     Renamed {
@@ -398,6 +590,26 @@ pub enum ErrorCode {
     TooManyRooms,
     /// Nobody can leave the lobby.
     CannotLeave,
+    /// The user may see it, but not do that.
+    Forbidden,
+    /// There are as many of these as there can be.
+    TooMany,
+    /// The room is archived: nobody writes there any more.
+    Archived,
+    /// The user may not write in the room for a while; `retry_ms` says how long.
+    Muted,
+    /// The room is in slow mode; `retry_ms` says when the next message may come.
+    SlowMode,
+    /// One of the two has blocked the other.
+    Blocked,
+    /// The user or the address is banned.
+    Banned,
+    /// The name or the password is wrong.
+    BadCredentials,
+    /// The password is too short or too well known.
+    BadPassword,
+    /// One must sign in to do that.
+    SignInRequired,
     /// Too fast; `retry_ms` says when.
     RateLimited,
     /// The server cannot do it now; `retry_ms` says when to ask again.
@@ -409,7 +621,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code that a server sends.
-    pub const ALL: [ErrorCode; 15] = [
+    pub const ALL: [ErrorCode; 25] = [
         ErrorCode::BadJson,
         ErrorCode::UnknownType,
         ErrorCode::BadField,
@@ -423,6 +635,16 @@ impl ErrorCode {
         ErrorCode::NameTaken,
         ErrorCode::TooManyRooms,
         ErrorCode::CannotLeave,
+        ErrorCode::Forbidden,
+        ErrorCode::TooMany,
+        ErrorCode::Archived,
+        ErrorCode::Muted,
+        ErrorCode::SlowMode,
+        ErrorCode::Blocked,
+        ErrorCode::Banned,
+        ErrorCode::BadCredentials,
+        ErrorCode::BadPassword,
+        ErrorCode::SignInRequired,
         ErrorCode::RateLimited,
         ErrorCode::Unavailable,
     ];

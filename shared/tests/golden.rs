@@ -6,6 +6,7 @@ use shared::protocol::{
     AfterClose, ClientEnvelope, CloseCode, ErrorCode, Event, EventKind, Failure, Limits, Listing, Person,
     PlainMessage, Presence, Resume, RoomInfo, RoomKind, ServerEnvelope, User, decode, encode,
 };
+use shared::rights::Role;
 
 const AT: i64 = 1_795_238_400_000;
 
@@ -27,14 +28,11 @@ fn reference() -> Ref {
 
 fn info() -> RoomInfo {
     RoomInfo {
-        id: club(),
-        kind: RoomKind::Public,
         name: Some(RoomName::parse("book-club").unwrap()),
-        peer: None,
-        epoch: 1,
         head: 42,
         read: 40,
         unread: 2,
+        ..RoomInfo::new(club(), RoomKind::Public)
     }
 }
 
@@ -48,7 +46,7 @@ fn event(kind: EventKind) -> Event {
 }
 
 fn message() -> EventKind {
-    EventKind::Message { body: Body::parse("Good *morning*", 0).unwrap() }
+    EventKind::message(Body::parse("Good *morning*", 0).unwrap())
 }
 
 /// Each client envelope, with its JSON.
@@ -68,7 +66,10 @@ fn client() -> Vec<(ClientEnvelope, &'static str)> {
             ClientEnvelope::Join { room: club().to_string(), after: Some(40) },
             r#"{"type":"join","room":"0p7jnxqr0vjqy","after":40}"#,
         ),
-        (ClientEnvelope::Create { name: "book-club".into() }, r#"{"type":"create","name":"book-club"}"#),
+        (
+            ClientEnvelope::Create { name: "book-club".into(), private: false },
+            r#"{"type":"create","name":"book-club"}"#,
+        ),
         (ClientEnvelope::Direct { user: bob().id }, r#"{"type":"direct","user":"2y4byb8649782"}"#),
         (ClientEnvelope::Leave { room: club() }, r#"{"type":"leave","room":"0p7jnxqr0vjqy"}"#),
         (
@@ -80,7 +81,7 @@ fn client() -> Vec<(ClientEnvelope, &'static str)> {
             r#"{"type":"send","room":"0p7jnxqr0vjqy","ref":"01a1fc8c-1000-7a5a-9a5a-5a5a5a5a5a5a","body":"Good *morning*"}"#,
         ),
         (
-            ClientEnvelope::Read { room: club(), seq: 42 },
+            ClientEnvelope::Read { room: club(), seq: 42, version: None },
             r#"{"type":"read","room":"0p7jnxqr0vjqy","seq":42}"#,
         ),
         (ClientEnvelope::Rename { name: "Ada L.".into() }, r#"{"type":"rename","name":"Ada L."}"#),
@@ -99,11 +100,13 @@ fn server() -> Vec<(ServerEnvelope, &'static str)> {
         (
             ServerEnvelope::Welcome {
                 user: ada(),
+                role: Role::Member,
+                blocked: vec![],
                 rooms: vec![info()],
                 limits: Limits { rooms_per_user: 200, ..Limits::default() },
                 now: AT,
             },
-            r#"{"type":"welcome","user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"rooms":[{"id":"0p7jnxqr0vjqy","kind":"public","name":"book-club","epoch":1,"head":42,"read":40,"unread":2}],"limits":{"body_chars":4000,"name_chars":32,"frame_bytes":65536,"page_events":100,"rooms_per_user":200},"now":1795238400000}"#,
+            r#"{"type":"welcome","user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"role":"member","rooms":[{"id":"0p7jnxqr0vjqy","kind":"public","name":"book-club","epoch":1,"head":42,"read":40,"unread":2}],"limits":{"body_chars":4000,"name_chars":32,"frame_bytes":65536,"page_events":100,"rooms_per_user":200},"now":1795238400000}"#,
         ),
         (
             ServerEnvelope::Joined {
@@ -186,7 +189,7 @@ fn server() -> Vec<(ServerEnvelope, &'static str)> {
             r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"renamed","name":"Ada L."}"#,
         ),
         (
-            ServerEnvelope::Read { room: club(), seq: 42, unread: 0 },
+            ServerEnvelope::Read { room: club(), seq: 42, version: 0, unread: 0, mentioned: 0 },
             r#"{"type":"read","room":"0p7jnxqr0vjqy","seq":42,"unread":0}"#,
         ),
         (

@@ -27,7 +27,7 @@ struct Page {
 impl State {
     pub(super) fn received(&mut self, envelope: ServerEnvelope, effects: &mut Vec<Effect>) {
         match envelope {
-            ServerEnvelope::Welcome { user, rooms, limits, now } => {
+            ServerEnvelope::Welcome { user, rooms, limits, now, .. } => {
                 self.welcomed(user, rooms, limits, now, effects);
             }
             ServerEnvelope::Joined { room, epoch, head, events, gap, after, info } => {
@@ -45,7 +45,7 @@ impl State {
             }
             ServerEnvelope::Error(failure) => self.failed(failure, effects),
             ServerEnvelope::Event(event) => self.event(event, effects),
-            ServerEnvelope::Read { room, seq, unread } => {
+            ServerEnvelope::Read { room, seq, unread, .. } => {
                 if let Some(shown) = self.rooms.get_mut(&room) {
                     shown.read_elsewhere(seq, unread);
                     self.settle_room(room, false);
@@ -82,6 +82,10 @@ impl State {
                 }
                 self.announcements.push(Announcement { id, text, at });
             }
+            ServerEnvelope::Room { .. }
+            | ServerEnvelope::Me { .. }
+            | ServerEnvelope::Done { .. }
+            | ServerEnvelope::List { .. } => {}
             ServerEnvelope::Pong { n, now } => {
                 self.link.ponged(n);
                 self.set_clock(now);
@@ -125,7 +129,10 @@ impl State {
             match made {
                 Some(route) => self.open(route, false, effects),
                 None => {
-                    effects.push(Effect::Transmit(ClientEnvelope::Create { name: name.clone() }));
+                    effects.push(Effect::Transmit(ClientEnvelope::Create {
+                        name: name.clone(),
+                        private: false,
+                    }));
                     self.creating = Some(name);
                 }
             }

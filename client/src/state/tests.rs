@@ -7,6 +7,7 @@ use shared::protocol::{
     ClientEnvelope, ErrorCode, Event, EventKind, Failure, Limits, Person, Presence, RoomInfo, RoomKind,
     ServerEnvelope, User,
 };
+use shared::rights::Role;
 
 use super::{AWAY_AFTER_MS, Effect, Input, NOTICE_MS, State};
 use crate::link::{
@@ -31,19 +32,16 @@ fn reference(n: u64) -> Ref {
 
 fn message(room: RoomId, seq: Seq, author: u64, reference: Option<Ref>) -> Event {
     let body = Body::parse(&format!("{author}-{seq}"), 0).unwrap();
-    Event { room, seq, at: T0 + seq as Ms, user: user(author), kind: EventKind::Message { body }, reference }
+    Event { room, seq, at: T0 + seq as Ms, user: user(author), kind: EventKind::message(body), reference }
 }
 
 fn info(room: RoomId, head: Seq, read: Seq) -> RoomInfo {
     RoomInfo {
-        id: room,
-        kind: RoomKind::Public,
         name: Some(RoomName::parse(if room == LOBBY { "lobby" } else { "books" }).unwrap()),
-        peer: None,
-        epoch: 1,
         head,
         read,
         unread: (head - read).min(100) as u32,
+        ..RoomInfo::new(room, RoomKind::Public)
     }
 }
 
@@ -52,7 +50,14 @@ fn direct(room: RoomId, peer: u64) -> RoomInfo {
 }
 
 fn welcome(rooms: Vec<RoomInfo>) -> ServerEnvelope {
-    ServerEnvelope::Welcome { user: user(1), rooms, limits: Limits::default(), now: T0 }
+    ServerEnvelope::Welcome {
+        user: user(1),
+        role: Role::Guest,
+        blocked: vec![],
+        rooms,
+        limits: Limits::default(),
+        now: T0,
+    }
 }
 
 /// A page of messages by user 2.
@@ -107,7 +112,7 @@ fn join(room: &str, after: Option<Seq>) -> Effect {
 }
 
 fn read(room: RoomId, seq: Seq) -> Effect {
-    Effect::Transmit(ClientEnvelope::Read { room, seq })
+    Effect::Transmit(ClientEnvelope::Read { room, seq, version: None })
 }
 
 /// A client and its clock.
@@ -384,9 +389,11 @@ fn reading_is_told_at_most_once_a_second_and_merges_by_maximum() {
     client.check(Input::Seen { room: LOBBY, seq: 5 }, &[]);
     assert_eq!(client.unread(LOBBY), 2);
     client.check_after(1_000, &[read(LOBBY, 7)]);
-    client.check_frame(ServerEnvelope::Read { room: LOBBY, seq: 4, unread: 5 }, &[]);
+    client
+        .check_frame(ServerEnvelope::Read { room: LOBBY, seq: 4, unread: 5, version: 0, mentioned: 0 }, &[]);
     assert_eq!(client.unread(LOBBY), 2);
-    client.check_frame(ServerEnvelope::Read { room: LOBBY, seq: 8, unread: 1 }, &[]);
+    client
+        .check_frame(ServerEnvelope::Read { room: LOBBY, seq: 8, unread: 1, version: 0, mentioned: 0 }, &[]);
     assert_eq!(client.unread(LOBBY), 1);
     client.go(Input::Visibility(false));
     client.check(Input::Seen { room: LOBBY, seq: 9 }, &[]);
@@ -409,7 +416,7 @@ fn only_messages_of_others_are_unread_also_in_rooms_that_are_not_loaded() {
         client.receive(ServerEnvelope::Event(event));
         client.unread(BOOKS)
     };
-    let text = || EventKind::Message { body: Body::parse("x", 0).unwrap() };
+    let text = || EventKind::message(Body::parse("x", 0).unwrap());
     assert_eq!(live(1, 2, EventKind::Joined), 0);
     assert_eq!(live(2, 1, text()), 0);
     assert_eq!(live(3, 2, text()), 1);
@@ -417,9 +424,9 @@ fn only_messages_of_others_are_unread_also_in_rooms_that_are_not_loaded() {
     assert_eq!(live(5, 3, text()), 2);
     assert_eq!(live(4, 3, text()), 3);
     // The other device reads; the server's count may or may not contain what came meanwhile.
-    client.receive(ServerEnvelope::Read { room: BOOKS, seq: 4, unread: 0 });
+    client.receive(ServerEnvelope::Read { room: BOOKS, seq: 4, unread: 0, version: 0, mentioned: 0 });
     assert_eq!(client.unread(BOOKS), 1);
-    client.receive(ServerEnvelope::Read { room: BOOKS, seq: 5, unread: 0 });
+    client.receive(ServerEnvelope::Read { room: BOOKS, seq: 5, unread: 0, version: 0, mentioned: 0 });
     assert_eq!(client.unread(BOOKS), 0);
 }
 
@@ -536,7 +543,7 @@ fn what_the_server_puts_off_is_asked_again_then() {
     client.check(Input::Seen { room: LOBBY, seq: 3 }, &[read(LOBBY, 3)]);
     client.check_frame(put_off("read"), &[]);
     client.check_after(400, &[read(LOBBY, 3)]);
-    client.receive(ServerEnvelope::Read { room: LOBBY, seq: 3, unread: 0 });
+    client.receive(ServerEnvelope::Read { room: LOBBY, seq: 3, unread: 0, version: 0, mentioned: 0 });
     client.check_frame(put_off("read"), &[]);
     client.check_after(1_000, &[]);
 
@@ -580,7 +587,7 @@ fn a_new_room_opens_when_it_is_made() {
     let mut client = Client::online(0, 0);
     client.check(
         Input::CreateRoom("Films".to_owned()),
-        &[Effect::Transmit(ClientEnvelope::Create { name: "Films".to_owned() })],
+        &[Effect::Transmit(ClientEnvelope::Create { name: "Films".to_owned(), private: false })],
     );
     let room = RoomId::from_bits(61);
     let films = RoomInfo { name: Some(RoomName::parse("films").unwrap()), ..info(room, 0, 0) };

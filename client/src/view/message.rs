@@ -138,7 +138,7 @@ fn system_line(event: &Event, key: Key) -> Html {
             html! { <>{ name }{ " is now called " }<strong>{ new.as_str() }</strong></> }
         }
         // Messages have rows of their own, and what a newer server means is not for this page.
-        EventKind::Message { .. } | EventKind::Unknown => return Html::default(),
+        _ => return Html::default(),
     };
     html! {
         <div {key} class="system" data-testid="system-line" data-seq={event.seq.to_string()}>
@@ -159,7 +159,7 @@ fn MessageRow(props: &MessageProps) -> Html {
     let message = &props.message;
     let (text, state, seq) = match &message.content {
         Content::Confirmed(event) => {
-            let EventKind::Message { body } = &event.kind else { return Html::default() };
+            let EventKind::Message { body, .. } = &event.kind else { return Html::default() };
             (body.as_str(), "sent", Some(event.seq.to_string()))
         }
         Content::Pending { text } => (text.as_str(), "pending", None),

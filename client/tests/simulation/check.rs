@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use client::link::Phase;
 use client::rows::{Key, Row};
 use futures_util::FutureExt;
-use server::store::{Reply, Store};
+use server::store::{NewSession, Reply, Store};
 use shared::model::{Ref, RoomId, Seq, UserId};
 use shared::protocol::{Event, EventKind, RoomInfo};
 
@@ -97,7 +97,7 @@ impl World {
 
     /// A user's rooms as the store has them.
     fn infos(&self, token: u8) -> (UserId, String, BTreeMap<RoomId, RoomInfo>) {
-        let identity = now(self.store.identify([token; 32], UserId::from_bits(0), Vec::new(), 0));
+        let identity = now(self.store.identify(NewSession::of([token; 32], 0), None));
         assert!(!identity.fresh);
         let account = now(self.store.account(identity.user.id));
         let rooms = account.rooms.into_iter().map(|info| (info.id, info)).collect();
@@ -162,7 +162,7 @@ impl World {
                 assert_eq!(twice, None, "{reference} is in the log of {id} twice");
                 let sent = &self.sent[&reference];
                 assert_eq!((sent.user, sent.room), (event.user.id, id));
-                assert!(matches!(&event.kind, EventKind::Message { body } if body.as_str() == sent.body));
+                assert!(matches!(&event.kind, EventKind::Message { body, .. } if body.as_str() == sent.body));
                 if !sent.was_refused {
                     let before = orders.insert(sent.client, sent.order);
                     assert!(before < Some(sent.order), "{} stands too late in the log of {id}", sent.body);

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use futures_util::FutureExt;
 use server::broker::chaos::Chaos;
 use server::hub::HubConfig;
-use server::store::{Append, RoomKey, Store};
+use server::store::{Append, NewSession, Newcomer, RoomKey, Store};
 use shared::model::{Body, Claim, LOBBY, Ms, RoomId, UserId, UserName};
 use shared::protocol::EventKind;
 
@@ -79,10 +79,12 @@ fn write_unheard(world: &mut World) {
     world.say(|| format!("{count} messages that nobody hears of"));
     let name = UserName::parse("stranger").expect("a name");
     let names = vec![Claim { skeleton: name.to_string(), name }];
-    let identity = world.store.identify([200; 32], UserId::from_bits(200), names, 0).now_or_never();
+    let session = NewSession::of([200; 32], 0);
+    let identity =
+        world.store.identify(session, Some(Newcomer { id: UserId::from_bits(200), names })).now_or_never();
     // During an outage nothing is written.
     let Some(Ok(identity)) = identity else { return };
-    let kind = EventKind::Message { body: Body::parse("hello", 0).expect("a body") };
+    let kind = EventKind::message(Body::parse("hello", 0).expect("a body"));
     let append = Append { room: LOBBY, author: identity.user, at: 0, kind, reference: None };
     world.store.append(vec![append; count]).now_or_never();
 }

@@ -58,12 +58,16 @@ impl Ear {
 
 /// A hint that can be told from others by a number.
 fn hint(number: u64) -> Hint {
-    Hint::Read { user: UserId::from_bits(1), room: LOBBY, seq: number, unread: 0 }
+    Hint::Read {
+        user: UserId::from_bits(1),
+        room: LOBBY,
+        cursor: crate::store::Cursor { seq: number, ..Default::default() },
+    }
 }
 
 fn number(hint: &Hint) -> u64 {
     match hint {
-        Hint::Read { seq, .. } => *seq,
+        Hint::Read { cursor, .. } => cursor.seq,
         other => panic!("nobody published {other:?}"),
     }
 }

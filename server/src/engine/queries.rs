@@ -25,26 +25,30 @@ pub fn query_store(
         Query::EventsBefore { room, before, limit } => {
             call!(store.events_before(room, before, limit), Answer::Page)
         }
-        Query::Identify { token, id, names, at } => {
-            call!(store.identify(token, id, names, at), Answer::Identity)
-        }
+        Query::Identify { session, newcomer } => call!(store.identify(session, newcomer), Answer::Identity),
+        Query::Touch { sessions } => call!(store.touch(sessions), |()| Answer::Touched),
         Query::Account { user } => call!(store.account(user), Answer::Account),
         Query::Rename { user, name, tell_lobby, at } => {
             call!(store.rename(user, name, tell_lobby, at), |(user, events)| Answer::Renamed(user, events))
         }
-        Query::CreateRoom { id, name, user, rooms_max, at } => {
-            call!(store.create_room(id, name, user, rooms_max, at), Answer::Entered)
+        Query::CreateRoom { id, kind, name, user, rooms_max, at } => {
+            call!(store.create_room(id, kind, name, user, rooms_max, at), Answer::Entered)
         }
         Query::OpenDirect { id, user, peer, rooms_max, at } => {
             call!(store.open_direct(id, user, peer, rooms_max, at), Answer::Entered)
         }
+        Query::OpenGroup { id, user, others, rooms_max, at } => {
+            call!(store.open_group(id, user, others, rooms_max, at), Answer::Entered)
+        }
+        Query::Act { by, act, made, at } => call!(store.act(by, act, made, at), Answer::Outcome),
+        Query::List { by, query } => call!(store.list(by, query), Answer::Rows),
         Query::Join { room, user, rooms_max, at } => {
             call!(store.join(room, user, rooms_max, at), Answer::Entered)
         }
         Query::Leave { room, user, at } => call!(store.leave(room, user, at), Answer::Left),
         Query::RoomInfo { room, user } => call!(store.room_info(room, user), Answer::Info),
-        Query::MarkRead { room, user, seq } => {
-            call!(store.mark_read(room, user, seq), |(seq, unread)| Answer::Read(seq, unread))
+        Query::MarkRead { room, user, seq, version } => {
+            call!(store.mark_read(room, user, seq, version), Answer::Read)
         }
         Query::Members { room, limit } => {
             call!(store.members(room, limit), |(users, total)| Answer::Members(users, total))

@@ -71,10 +71,9 @@ impl Hub {
                 }
             }
             (Pending::Heads, _) => {}
-            (Pending::Enter { asker, user, peer, after, .. }, Ok(Answer::Entered(entered))) => {
-                let users = [Some(user), peer.filter(|peer| *peer != user)];
-                tell_membership(&entered, users.into_iter().flatten(), out);
-                let Entered { info, events } = entered;
+            (Pending::Enter { asker, after, .. }, Ok(Answer::Entered(entered))) => {
+                tell_membership(&entered, out);
+                let Entered { info, events, .. } = entered;
                 publish_events(events, out);
                 self.entered(now, ticket, asker, after, info, out);
             }
@@ -109,9 +108,9 @@ impl Hub {
                 let hint = Hint::Renamed { user: user.clone() };
                 out.push(Effect::Publish { topic: Topic::User(user.id), hint });
             }
-            (Pending::MarkRead { user, room, .. }, Ok(Answer::Read(seq, unread))) => {
+            (Pending::MarkRead { user, room, .. }, Ok(Answer::Read(cursor))) => {
                 // Also if the asker is gone: the user's other connections are told.
-                let hint = Hint::Read { user, room, seq, unread };
+                let hint = Hint::Read { user, room, cursor };
                 out.push(Effect::Publish { topic: Topic::User(user), hint });
             }
             (Pending::Members { asker, room }, Ok(Answer::Members(users, total))) => {
@@ -195,6 +194,17 @@ pub(super) fn explain(error: &StoreError) -> Failure {
         StoreError::NotMember => {
             Failure::new(ErrorCode::NotMember, "Only members of a room can write in it.")
         }
+        StoreError::Forbidden => Failure::new(ErrorCode::Forbidden, "You may not do that."),
+        StoreError::TooMany => {
+            Failure::new(ErrorCode::TooMany, "There are as many of these as there can be.")
+        }
+        StoreError::Archived => Failure::new(ErrorCode::Archived, "This room is archived."),
+        StoreError::Muted(_) => Failure::new(ErrorCode::Muted, "You cannot write in this room for now."),
+        StoreError::SlowMode(_) => {
+            Failure::new(ErrorCode::SlowMode, "This room is in slow mode. Wait a moment.")
+        }
+        StoreError::Blocked => Failure::new(ErrorCode::Blocked, "One of you has blocked the other."),
+        StoreError::Banned => Failure::new(ErrorCode::Banned, "You are banned from this server."),
         StoreError::Unavailable(_) => unavailable(),
     }
 }

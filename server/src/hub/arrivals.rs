@@ -1,6 +1,6 @@
 //! Connections come, are told who they are and what they missed, and go.
 
-use shared::model::{LOBBY, Ms, RoomId, UserId};
+use shared::model::{LOBBY, Line, Ms, RoomId, UserId};
 use shared::protocol::{
     CROWD, ErrorCode, EventKind, Failure, Limits, Presence, Resume, RoomInfo, ServerEnvelope, UNREAD_MAX,
     User,
@@ -8,30 +8,22 @@ use shared::protocol::{
 
 use super::session::{Mode, Phase, Session, Starting};
 use super::{
-    ABSENCE_GRACE_MS, Asker, Conn, Effect, Hub, HubConfig, Out, Pending, Present, Query, RESUME_BYTES_MAX,
-    Waiter,
+    ABSENCE_GRACE_MS, Arrival, Asker, Conn, Effect, Hub, HubConfig, Out, Pending, Present, Query,
+    RESUME_BYTES_MAX, Waiter,
 };
 use crate::broker::Topic;
 use crate::names;
-use crate::store::{Account, Append, Identity, TokenHash};
+use crate::store::{Account, Append, Identity, NewSession, Newcomer};
 
 impl Hub {
-    pub(super) fn connected(
-        &mut self,
-        now: Ms,
-        conn: Conn,
-        mode: Mode,
-        token: TokenHash,
-        ephemeral: bool,
-        out: Out,
-    ) {
+    pub(super) fn connected(&mut self, now: Ms, conn: Conn, mode: Mode, arrival: Arrival, out: Out) {
         let place = conn as usize;
         if self.sessions.len() <= place {
             self.sessions.resize_with(place + 1, || None);
         }
         debug_assert!(self.sessions[place].is_none(), "connection numbers are free when given again");
         self.serial += 1;
-        self.sessions[place] = Some(Session::new(self.serial, mode, token, ephemeral));
+        self.sessions[place] = Some(Session::new(self.serial, mode, arrival.token, arrival.ephemeral));
         if mode == Mode::Plain {
             self.start(now, conn, Vec::new(), out);
         }
@@ -45,7 +37,8 @@ impl Hub {
         let Some(session) = self.session_mut(conn) else { return };
         session.phase = Phase::Starting(Box::new(Starting { resume, ..Starting::default() }));
         let asker = Asker { conn, serial: session.serial };
-        let query = Query::Identify { token: session.token, id, names, at };
+        let session = NewSession { token: session.token, device: Line::default(), at, until: Ms::MAX };
+        let query = Query::Identify { session, newcomer: Some(Newcomer { id, names }) };
         self.ask(Pending::Identify(asker), query, out);
     }
 
@@ -134,7 +127,7 @@ impl Hub {
         let Some(session) = self.session_mut(conn) else { return };
         let Phase::Starting(starting) = std::mem::replace(&mut session.phase, Phase::Ready) else { return };
         let Starting { resume, early, is_fresh, .. } = *starting;
-        let Account { user, rooms } = account;
+        let Account { user, role, rooms, blocked } = account;
         let (mode, asker) = (session.mode, Asker { conn, serial: session.serial });
         session.user = Some(user.id);
         self.absent.remove(&user.id);
@@ -158,7 +151,9 @@ impl Hub {
                 conn,
                 &ServerEnvelope::Welcome {
                     user: user.clone(),
+                    role,
                     rooms: rooms.clone(),
+                    blocked,
                     limits,
                     now: now + self.wall_offset,
                 },

@@ -338,11 +338,8 @@ pub(super) fn deliver(room: RoomId, has_plain: bool, events: &[Arc<Logged>], out
 }
 
 /// Tells all connections of those who are in a room from now on.
-pub(super) fn tell_membership(entered: &Entered, users: impl Iterator<Item = UserId>, out: Out) {
-    if entered.events.is_empty() {
-        return;
-    }
-    for user in users {
+pub(super) fn tell_membership(entered: &Entered, out: Out) {
+    for user in entered.users.iter().copied() {
         let hint = Hint::Membership { user, room: entered.info.id, member: true };
         out.push(Effect::Publish { topic: Topic::User(user), hint });
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use shared::model::{BadBody, Body, LOBBY, Ms, Ref, RoomId, RoomName, UserName};
 use shared::protocol::{
     CROWD, ClientEnvelope, CloseCode, ErrorCode, EventKind, Failure, LIST_MAX, PAGE_EVENTS_MAX, Presence,
-    RESUME_ROOMS_MAX, ServerEnvelope,
+    RESUME_ROOMS_MAX, RoomKind, ServerEnvelope,
 };
 
 use super::answers::unavailable;
@@ -117,18 +117,15 @@ impl Hub {
                 }
                 _ => {
                     let query = Query::Join { room: RoomKey::parse(&room), user, rooms_max, at };
-                    self.ask(Pending::Enter { asker, request: "join", user, peer: None, after }, query, out);
+                    self.ask(Pending::Enter { asker, request: "join", after }, query, out);
                 }
             },
-            ClientEnvelope::Create { name } => match RoomName::claim(&name) {
+            ClientEnvelope::Create { name, private } => match RoomName::claim(&name) {
                 Ok(name) => {
                     let id = RoomId::from_bits(self.rng.u64(..));
-                    let query = Query::CreateRoom { id, name, user, rooms_max, at };
-                    self.ask(
-                        Pending::Enter { asker, request: "create", user, peer: None, after: None },
-                        query,
-                        out,
-                    );
+                    let kind = if private { RoomKind::Private } else { RoomKind::Public };
+                    let query = Query::CreateRoom { id, kind, name, user, rooms_max, at };
+                    self.ask(Pending::Enter { asker, request: "create", after: None }, query, out);
                 }
                 Err(error) => {
                     let failure = Failure::new(ErrorCode::NameInvalid, error.to_string());
@@ -138,8 +135,7 @@ impl Hub {
             ClientEnvelope::Direct { user: peer } => {
                 let id = RoomId::from_bits(self.rng.u64(..));
                 let query = Query::OpenDirect { id, user, peer, rooms_max, at };
-                let pending =
-                    Pending::Enter { asker, request: "direct", user, peer: Some(peer), after: None };
+                let pending = Pending::Enter { asker, request: "direct", after: None };
                 self.ask(pending, query, out);
             }
             ClientEnvelope::Leave { room: LOBBY } => {
@@ -159,8 +155,9 @@ impl Hub {
             ClientEnvelope::Read { room, .. } if !self.is_member(conn, room) => {
                 not_found(self, "read", room, out);
             }
-            ClientEnvelope::Read { room, seq } => {
-                self.ask(Pending::MarkRead { asker, user, room }, Query::MarkRead { room, user, seq }, out);
+            ClientEnvelope::Read { room, seq, version } => {
+                let query = Query::MarkRead { room, user, seq, version };
+                self.ask(Pending::MarkRead { asker, user, room }, query, out);
             }
             ClientEnvelope::Rename { name } => match UserName::claim(&name) {
                 Ok(name) => {
@@ -188,6 +185,9 @@ impl Hub {
             ClientEnvelope::Members { room: LOBBY } => self.answer_lobby(now, conn, out),
             ClientEnvelope::Members { room } => {
                 self.ask(Pending::Members { asker, room }, Query::Members { room, limit: LIST_MAX }, out);
+            }
+            ClientEnvelope::Group { .. } | ClientEnvelope::Act(_) | ClientEnvelope::List { .. } => {
+                self.fail(conn, unavailable(), out);
             }
             ClientEnvelope::Directory => {
                 self.ask(Pending::Directory(asker), Query::Directory { user, limit: LIST_MAX }, out);
@@ -217,7 +217,7 @@ impl Hub {
         let at = now + self.wall_offset;
         let bytes = body.as_str().len();
         self.append_bytes += bytes;
-        let append = Append { room, author, at, kind: EventKind::Message { body }, reference };
+        let append = Append { room, author, at, kind: EventKind::message(body), reference };
         self.append(Pending::Send { asker, room, reference, bytes }, append, out);
     }
 

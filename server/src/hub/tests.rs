@@ -15,7 +15,7 @@ use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, Hint, Logged, Topic};
 use crate::simulation::{Node, Output};
 use crate::store::memory::MemoryStore;
-use crate::store::{Append, Reply, Store};
+use crate::store::{Append, NewSession, Newcomer, Reply, Store};
 
 const UNLIMITED: HubConfig = HubConfig {
     message_rate: 0,
@@ -737,10 +737,14 @@ fn a_resume_that_the_store_cannot_answer_is_put_off() {
 fn an_event_that_is_a_little_late_is_waited_for_and_a_lost_one_is_read() {
     let mut world = World::new();
     let a = world.join(1);
-    let author = now(world.store.identify([9; 32], UserId::from_bits(9), vec![claim("Other")], 0)).user;
+    let author = now(world.store.identify(
+        NewSession::of([9; 32], 0),
+        Some(Newcomer { id: UserId::from_bits(9), names: vec![claim("Other")] }),
+    ))
+    .user;
     let mut events = Vec::new();
     for text in ["one", "two", "three", "four"] {
-        let kind = EventKind::Message { body: Body::parse(text, 0).unwrap() };
+        let kind = EventKind::message(Body::parse(text, 0).unwrap());
         let append = Append { room: LOBBY, author: author.clone(), at: 0, kind, reference: None };
         events.push(now(world.store.append(vec![append])).remove(0).unwrap().event);
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
+use shared::model::Line;
 use shared::protocol::SUBPROTOCOL;
 use warp::Filter;
 use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
@@ -14,7 +15,7 @@ use super::{Context, text};
 use crate::connection::{Purpose, Upgrade};
 use crate::gate::Permit;
 use crate::handshake::{Accepted, Head, Refused, accept};
-use crate::hub::Mode;
+use crate::hub::{Arrival, Mode};
 use crate::routes::pages::{Session, session, set_cookie};
 
 /// The sockets' addresses.
@@ -71,11 +72,12 @@ fn answer(
     let is_named_in_query = query_value(query, "protocol") == Some(SUBPROTOCOL);
     let mode = if is_named_in_query { Mode::Full } else { negotiated };
     let mut cookie = None;
+    let arrival = |token, ephemeral| Arrival { token, ephemeral, may_be_new: true, device: Line::default() };
     let purpose = match address {
         Address::Hello => Purpose::Hello,
         Address::Echo => Purpose::Echo { events: events(query) },
         Address::Chat => match session(headers, &context.secret, context.rules.scheme) {
-            Session::Known(token) => Purpose::Chat { mode, token, ephemeral: false },
+            Session::Known(token) => Purpose::Chat { mode, arrival: arrival(token, false) },
             Session::Forged => {
                 return text(
                     StatusCode::FORBIDDEN,
@@ -84,7 +86,7 @@ fn answer(
             }
             Session::None { fresh, token } => {
                 cookie = Some(set_cookie(&fresh, context.rules.scheme));
-                Purpose::Chat { mode, token, ephemeral: true }
+                Purpose::Chat { mode, arrival: arrival(token, true) }
             }
         },
     };

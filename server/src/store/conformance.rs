@@ -5,15 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use proptest::prelude::{Strategy, any, prop_oneof};
-use proptest::test_runner::{Config, TestRunner};
-use shared::model::{Body, Claim, LOBBY, NAME_CHARS_MAX, Ref, RoomId, RoomName, Seq, UserId, UserName};
+use shared::model::{Body, Claim, LOBBY, Ms, NAME_CHARS_MAX, Ref, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{Event, EventKind, RoomInfo, RoomKind, UNREAD_MAX, User};
 use uuid::Uuid;
 
 use super::memory::MemoryStore;
 use super::sqlite::SqliteStore;
-use super::{Append, Appended, Reply, RoomKey, Store, StoreError};
+use super::{
+    Append, Appended, Cursor, Identity, NewSession, Newcomer, Reply, RoomKey, Store, StoreError, TokenHash,
+};
 
 /// Opens the store under test; what was written before must be in it. Handles of before are gone by then.
 type Open<'a> = &'a dyn Fn() -> Arc<dyn Store>;
@@ -89,9 +89,26 @@ fn room_claim(name: &str) -> Claim<RoomName> {
 
 /// Makes the user with an id, whose session token follows from it.
 pub(super) fn guest(store: &dyn Store, id: u64, name: &str) -> User {
-    let identity = ok(store.identify(token(id), UserId::from_bits(id), vec![user_claim(name)], 1));
+    let identity = ok(identify_in(store, token(id), UserId::from_bits(id), vec![user_claim(name)], 1));
     assert!(identity.fresh);
     identity.user
+}
+
+/// Asks whose a session is, or makes it.
+fn identify_in(
+    store: &dyn Store,
+    token: TokenHash,
+    id: UserId,
+    names: Vec<Claim<UserName>>,
+    at: Ms,
+) -> Reply<Identity> {
+    store.identify(NewSession::of(token, at), Some(Newcomer { id, names }))
+}
+
+/// The place of a cursor and what is unread after it.
+fn read(reply: Reply<Cursor>) -> (Seq, u32) {
+    let cursor = ok(reply);
+    (cursor.seq, cursor.unread)
 }
 
 fn token(id: u64) -> [u8; 32] {
@@ -101,7 +118,7 @@ fn token(id: u64) -> [u8; 32] {
 }
 
 fn room(store: &dyn Store, id: u64, name: &str, user: &User) -> RoomId {
-    ok(store.create_room(RoomId::from_bits(id), room_claim(name), user.id, 0, 2)).info.id
+    ok(store.create_room(RoomId::from_bits(id), RoomKind::Public, room_claim(name), user.id, 0, 2)).info.id
 }
 
 fn enter(store: &dyn Store, room: RoomId, user: &User) {
@@ -117,7 +134,7 @@ fn reference(bits: u128) -> Ref {
 }
 
 pub(super) fn message(room: RoomId, author: &User, body: &str, reference: Option<Ref>) -> Append {
-    let kind = EventKind::Message { body: Body::parse(body, 0).unwrap() };
+    let kind = EventKind::message(Body::parse(body, 0).unwrap());
     Append { room, author: author.clone(), at: 10, kind, reference }
 }
 
@@ -141,7 +158,7 @@ fn seqs(events: &[Event]) -> Vec<Seq> {
 fn bodies(events: &[Event]) -> Vec<&str> {
     fn body(event: &Event) -> Option<&str> {
         match &event.kind {
-            EventKind::Message { body } => Some(body.as_str()),
+            EventKind::Message { body, .. } => Some(body.as_str()),
             _ => None,
         }
     }
@@ -231,9 +248,7 @@ fn events_come_back_as_they_were(open: Open) {
     let store = open();
     let ada = guest(&*store, 1, "Ada");
     let kinds = [
-        EventKind::Message {
-            body: Body::parse("'; DROP TABLE events; -- %_\n\u{1f426}\u{202e}", 0).unwrap(),
-        },
+        EventKind::message(Body::parse("'; DROP TABLE events; -- %_\n\u{1f426}\u{202e}", 0).unwrap()),
         EventKind::Created,
         EventKind::Joined,
         EventKind::Left,
@@ -394,14 +409,14 @@ fn cursors_never_go_back(open: Open) {
         (0..10).for_each(|_| drop(say(&*store, room, &ada, "x")));
     }
     let head = log(&*store, LOBBY).len() as Seq;
-    assert_eq!(ok(store.mark_read(LOBBY, bob.id, 4)), (4, 6));
-    assert_eq!(ok(store.mark_read(LOBBY, bob.id, 2)), (4, 6));
-    assert_eq!(ok(store.mark_read(LOBBY, bob.id, 0)), (4, 6));
-    assert_eq!(ok(store.mark_read(LOBBY, bob.id, Seq::MAX)), (head, 0));
+    assert_eq!(read(store.mark_read(LOBBY, bob.id, 4, None)), (4, 6));
+    assert_eq!(read(store.mark_read(LOBBY, bob.id, 2, None)), (4, 6));
+    assert_eq!(read(store.mark_read(LOBBY, bob.id, 0, None)), (4, 6));
+    assert_eq!(read(store.mark_read(LOBBY, bob.id, Seq::MAX, None)), (head, 0));
     assert_eq!(say(&*store, LOBBY, &ada, "y").seq, head + 1, "the cursor was not left ahead of the head");
-    assert_eq!(ok(store.mark_read(LOBBY, bob.id, 0)), (head, 1));
+    assert_eq!(read(store.mark_read(LOBBY, bob.id, 0, None)), (head, 1));
     for (room, user) in [(den, bob.id), (RoomId::from_bits(404), ada.id), (LOBBY, UserId::from_bits(99))] {
-        assert_eq!(wait(store.mark_read(room, user, 1)), Err(StoreError::NotFound));
+        assert_eq!(wait(store.mark_read(room, user, 1, None)), Err(StoreError::NotFound));
     }
     drop(store);
     let info = ok(open().room_info(LOBBY, bob.id));
@@ -426,7 +441,7 @@ fn unread_counts_messages_of_others(open: Open) {
     assert_eq!((unread(&ada), unread(&bob)), (1, 2));
     ok(store.rename(bob.id, user_claim("Robert"), false, 9));
     assert_eq!((unread(&ada), unread(&bob)), (1, 2), "a rename is no message");
-    ok(store.mark_read(den, bob.id, 4));
+    ok(store.mark_read(den, bob.id, 4, None));
     assert_eq!((unread(&ada), unread(&bob)), (1, 1));
 }
 
@@ -438,11 +453,11 @@ fn unread_is_capped(open: Open) {
     };
     many(&ada, UNREAD_MAX - 1);
     many(&bob, 500);
-    assert_eq!(ok(store.mark_read(LOBBY, bob.id, 0)), (0, UNREAD_MAX - 1));
+    assert_eq!(read(store.mark_read(LOBBY, bob.id, 0, None)), (0, UNREAD_MAX - 1));
     many(&ada, 1);
-    assert_eq!(ok(store.mark_read(LOBBY, bob.id, 0)), (0, UNREAD_MAX));
+    assert_eq!(read(store.mark_read(LOBBY, bob.id, 0, None)), (0, UNREAD_MAX));
     many(&ada, 1);
-    assert_eq!(ok(store.mark_read(LOBBY, bob.id, 0)), (0, UNREAD_MAX));
+    assert_eq!(read(store.mark_read(LOBBY, bob.id, 0, None)), (0, UNREAD_MAX));
     assert_eq!(ok(store.room_info(LOBBY, bob.id)).unread, UNREAD_MAX);
 }
 
@@ -470,23 +485,14 @@ fn who_enters_has_read_what_was_before(open: Open) {
 fn identify_is_idempotent(open: Open) {
     let store = open();
     let names = || vec![user_claim("Ada")];
-    let first = ok(store.identify(token(1), UserId::from_bits(1), names(), 1));
+    let first = ok(identify_in(&*store, token(1), UserId::from_bits(1), names(), 1));
     assert!(first.fresh);
     assert_eq!(first.user, User { id: UserId::from_bits(1), name: user_claim("Ada").name });
-    let lobby = RoomInfo {
-        id: LOBBY,
-        kind: RoomKind::Public,
-        name: Some(room_claim("lobby").name),
-        peer: None,
-        epoch: 1,
-        head: 0,
-        read: 0,
-        unread: 0,
-    };
+    let lobby = RoomInfo { name: Some(room_claim("lobby").name), ..RoomInfo::new(LOBBY, RoomKind::Public) };
     assert_eq!(ok(store.account(first.user.id)).rooms, [lobby]);
     let den = room(&*store, 50, "den", &first.user);
     let check = |store: &dyn Store| {
-        let again = ok(store.identify(token(1), UserId::from_bits(2), vec![user_claim("Bob")], 2));
+        let again = ok(identify_in(store, token(1), UserId::from_bits(2), vec![user_claim("Bob")], 2));
         assert!(!again.fresh);
         assert_eq!(again.user, first.user);
         let account = ok(store.account(first.user.id));
@@ -508,7 +514,7 @@ fn concurrent_identifies_make_one_guest(open: Open) {
             let call = |n: u64| {
                 let store = &store;
                 let id = UserId::from_bits(100 * round + n);
-                move || ok(store.identify(token(round), id, vec![user_claim("Guest")], 1)).user
+                move || ok(identify_in(&**store, token(round), id, vec![user_claim("Guest")], 1)).user
             };
             let threads: Vec<_> = (0..8).map(|n| scope.spawn(call(n))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -521,7 +527,7 @@ fn concurrent_identifies_make_one_guest(open: Open) {
 fn guests_get_the_first_free_name(open: Open) {
     let store = open();
     let names = || vec![user_claim("Ada"), user_claim("Bob")];
-    let identify = |id| ok(store.identify(token(id), UserId::from_bits(id), names(), 1)).user.name;
+    let identify = |id| ok(identify_in(&*store, token(id), UserId::from_bits(id), names(), 1)).user.name;
     assert_eq!(identify(1).as_str(), "Ada");
     assert_eq!(identify(2).as_str(), "Bob");
     assert_eq!(identify(3).as_str(), "Ada 2");
@@ -529,14 +535,15 @@ fn guests_get_the_first_free_name(open: Open) {
     assert_eq!(identify(5).as_str(), "Ada 3");
     let mut seen = HashSet::new();
     for id in 6..100 {
-        let name = ok(store.identify(token(id), UserId::from_bits(id * 987_654_321), names(), 1)).user.name;
+        let name =
+            ok(identify_in(&*store, token(id), UserId::from_bits(id * 987_654_321), names(), 1)).user.name;
         assert!(seen.insert(name));
     }
-    let none = store.identify(token(200), UserId::from_bits(200), Vec::new(), 1);
+    let none = identify_in(&*store, token(200), UserId::from_bits(200), Vec::new(), 1);
     assert_eq!(wait(none), Err(StoreError::NameTaken));
     assert!(
         matches!(
-            wait(store.identify(token(200), UserId::from_bits(1), names(), 1)),
+            wait(identify_in(&*store, token(200), UserId::from_bits(1), names(), 1)),
             Err(StoreError::Unavailable(_))
         ),
         "an id is given once"
@@ -546,7 +553,8 @@ fn guests_get_the_first_free_name(open: Open) {
 fn long_names_leave_room_for_a_number(open: Open) {
     let store = open();
     let long = "ä".repeat(NAME_CHARS_MAX);
-    let identify = |id| ok(store.identify(token(id), UserId::from_bits(id), vec![user_claim(&long)], 1));
+    let identify =
+        |id| ok(identify_in(&*store, token(id), UserId::from_bits(id), vec![user_claim(&long)], 1));
     assert_eq!(identify(1).user.name.as_str(), long);
     assert_eq!(identify(2).user.name.as_str(), format!("{} 2", "ä".repeat(NAME_CHARS_MAX - 2)));
 }
@@ -566,7 +574,7 @@ fn look_alikes_are_refused(open: Open) {
     room(&*store, 50, "den", &ada);
     for (place, name) in ["den", "DEN", "#den", "lobby", "l0bby"].into_iter().enumerate() {
         let id = RoomId::from_bits(60 + place as u64);
-        let created = wait(store.create_room(id, room_claim(name), bob.id, 0, 5));
+        let created = wait(store.create_room(id, RoomKind::Public, room_claim(name), bob.id, 0, 5));
         assert_eq!(created, Err(StoreError::NameTaken), "{name}");
         assert_eq!(ok(store.heads(vec![id])), []);
     }
@@ -603,7 +611,7 @@ fn renames_are_told(open: Open) {
     let nobody = wait(store.rename(UserId::from_bits(99), user_claim("New"), true, 8));
     assert_eq!(nobody, Err(StoreError::NotFound));
     drop(store);
-    let again = ok(open().identify(token(1), ada.id, Vec::new(), 9));
+    let again = ok(identify_in(&*open(), token(1), ada.id, Vec::new(), 9));
     assert_eq!(again.user, user);
 }
 
@@ -611,25 +619,25 @@ fn rooms_are_created(open: Open) {
     let store = open();
     let ada = guest(&*store, 1, "Ada");
     let id = RoomId::from_bits(50);
-    let made = ok(store.create_room(id, room_claim("#Book Club"), ada.id, 0, 5));
+    let made = ok(store.create_room(id, RoomKind::Public, room_claim("#Book Club"), ada.id, 0, 5));
     let event =
         Event { room: id, seq: 1, at: 5, user: ada.clone(), kind: EventKind::Created, reference: None };
     assert_eq!(made.events, std::slice::from_ref(&event));
     let name = Some(room_claim("book-club").name);
-    let info =
-        RoomInfo { id, kind: RoomKind::Public, name, peer: None, epoch: 1, head: 1, read: 1, unread: 0 };
+    let info = RoomInfo { name, head: 1, read: 1, ..RoomInfo::new(id, RoomKind::Public) };
     assert_eq!(made.info, info);
     assert_eq!(ok(store.room_info(id, ada.id)), info);
     assert_eq!(log(&*store, id), [event]);
     assert_eq!(ok(store.members(id, 9)), (vec![ada.clone()], 1));
 
-    let taken = wait(store.create_room(id, room_claim("fresh"), ada.id, 0, 6));
+    let taken = wait(store.create_room(id, RoomKind::Public, room_claim("fresh"), ada.id, 0, 6));
     assert!(matches!(taken, Err(StoreError::Unavailable(_))), "an id is given once");
     let other = RoomId::from_bits(51);
-    let nobody = wait(store.create_room(other, room_claim("fresh"), UserId::from_bits(99), 0, 6));
+    let nobody =
+        wait(store.create_room(other, RoomKind::Public, room_claim("fresh"), UserId::from_bits(99), 0, 6));
     assert_eq!(nobody, Err(StoreError::NotFound));
     assert!(
-        wait(store.create_room(other, room_claim("fresh"), ada.id, 0, 6)).is_ok(),
+        wait(store.create_room(other, RoomKind::Public, room_claim("fresh"), ada.id, 0, 6)).is_ok(),
         "nothing was left behind"
     );
 }
@@ -716,7 +724,7 @@ fn direct_rooms_are_hidden(open: Open) {
         assert_eq!(wait(store.room_info(room, eve.id)), Err(StoreError::NotFound));
         assert_eq!(wait(store.join(by_id(room), eve.id, 0, 6)), Err(StoreError::NotFound));
         assert_eq!(wait(store.leave(room, eve.id, 6)), Err(StoreError::NotFound));
-        assert_eq!(wait(store.mark_read(room, eve.id, 1)), Err(StoreError::NotFound));
+        assert_eq!(wait(store.mark_read(room, eve.id, 1, None)), Err(StoreError::NotFound));
         // Where an id shows nothing, a name may: the answer must not tell the two apart.
         let named = room_claim("den").skeleton;
         let key = RoomKey { id: Some(room), skeleton: Some(named) };
@@ -764,8 +772,9 @@ fn the_lobby_has_everyone(open: Open) {
 fn rooms_are_limited(open: Open) {
     let store = open();
     let (ada, bob) = (guest(&*store, 1, "Ada"), guest(&*store, 2, "Bob"));
-    let create =
-        |id, name, max| wait(store.create_room(RoomId::from_bits(id), room_claim(name), ada.id, max, 5));
+    let create = |id, name, max| {
+        wait(store.create_room(RoomId::from_bits(id), RoomKind::Public, room_claim(name), ada.id, max, 5))
+    };
     let bobs = room(&*store, 60, "bobs", &bob);
     assert!(create(50, "one", 2).is_ok(), "the lobby does not count");
     assert!(wait(store.join(by_id(bobs), ada.id, 2, 5)).is_ok());
@@ -856,7 +865,7 @@ fn everything_is_kept(open: Open) {
     enter(&*store, den, &bob);
     ok(store.open_direct(RoomId::from_bits(51), bob.id, ada.id, 0, 5));
     (0..5).for_each(|_| drop(say(&*store, den, &ada, "x")));
-    ok(store.mark_read(den, bob.id, 4));
+    ok(store.mark_read(den, bob.id, 4, None));
     let seen = |store: &dyn Store| {
         let rooms = ok(store.account(bob.id)).rooms;
         let logs: Vec<_> = rooms.iter().map(|info| ok(store.events_after(info.id, 0, 99))).collect();
@@ -881,125 +890,6 @@ fn a_store_answers_checks(open: Open) {
     let store = open();
     ok(store.check());
     ok(store.check());
-}
-
-/// A request to a store, small enough that random ones collide.
-#[derive(Clone, Debug)]
-enum Op {
-    Append(Vec<(u64, u64, u8, Option<u8>)>),
-    After(u64, Seq, usize),
-    Before(u64, Seq, usize),
-    Identify(u64, u64, u8),
-    Account(u64),
-    Rename(u64, u8, bool),
-    Create(u64, u8, u64, usize),
-    Direct(u64, u64, u64, usize),
-    Join(Option<u64>, Option<u8>, u64, usize),
-    Leave(u64, u64),
-    Info(u64, u64),
-    Read(u64, u64, Seq),
-    Members(u64, usize),
-    Directory(u64, usize),
-    Heads(Vec<u64>),
-    Reopen,
-}
-
-const NAMES: [&str; 6] = ["Ada", "ADA", "Bob", "B0b", "Eve", "Ada 2"];
-const ROOM_NAMES: [&str; 4] = ["lobby", "den", "d3n", "DEN"];
-
-fn op() -> impl Strategy<Value = Op> {
-    let user = || 2..7u64;
-    // 1 is the lobby.
-    let room = || 1..7u64;
-    let name = || 0..NAMES.len() as u8;
-    let room_name = || 0..ROOM_NAMES.len() as u8;
-    let max = || 0..4usize;
-    let reference = || proptest::option::of(0..4u8);
-    let sends = proptest::collection::vec((room(), user(), any::<u8>(), reference()), 1..4);
-    prop_oneof![
-        6 => sends.prop_map(Op::Append),
-        1 => (room(), 0..9u64, 0..5usize).prop_map(|(a, b, c)| Op::After(a, b, c)),
-        1 => (room(), 0..9u64, 0..5usize).prop_map(|(a, b, c)| Op::Before(a, b, c)),
-        4 => (user(), user(), name()).prop_map(|(a, b, c)| Op::Identify(a, b, c)),
-        2 => user().prop_map(Op::Account),
-        2 => (user(), name(), any::<bool>()).prop_map(|(a, b, c)| Op::Rename(a, b, c)),
-        3 => (room(), room_name(), user(), max()).prop_map(|(a, b, c, d)| Op::Create(a, b, c, d)),
-        2 => (room(), user(), user(), max()).prop_map(|(a, b, c, d)| Op::Direct(a, b, c, d)),
-        4 => (proptest::option::of(room()), proptest::option::of(room_name()), user(), max())
-            .prop_map(|(a, b, c, d)| Op::Join(a, b, c, d)),
-        2 => (room(), user()).prop_map(|(a, b)| Op::Leave(a, b)),
-        2 => (room(), user()).prop_map(|(a, b)| Op::Info(a, b)),
-        2 => (room(), user(), 0..9u64).prop_map(|(a, b, c)| Op::Read(a, b, c)),
-        1 => (room(), 0..4usize).prop_map(|(a, b)| Op::Members(a, b)),
-        1 => (user(), 0..6usize).prop_map(|(a, b)| Op::Directory(a, b)),
-        1 => proptest::collection::vec(room(), 0..4).prop_map(Op::Heads),
-        1 => proptest::strategy::Just(Op::Reopen),
-    ]
-}
-
-/// The answer to a request, as a text to compare.
-fn answer(store: &dyn Store, op: &Op, at: i64) -> String {
-    fn show<T: std::fmt::Debug>(reply: Reply<T>) -> String {
-        format!("{:?}", wait(reply))
-    }
-    let user = |bits: &u64| UserId::from_bits(*bits);
-    let room = |bits: &u64| RoomId::from_bits(*bits);
-    let named = |place: &u8| user_claim(NAMES[*place as usize]);
-    let room_named = |place: &u8| room_claim(ROOM_NAMES[*place as usize]);
-    match op {
-        Op::Append(sends) => {
-            let send = |(to, from, body, reference): &(u64, u64, u8, Option<u8>)| {
-                let author = User { id: user(from), name: user_claim("Author").name };
-                let reference = reference.map(|bits| self::reference(u128::from(bits)));
-                message(room(to), &author, &body.to_string(), reference)
-            };
-            show(store.append(sends.iter().map(send).collect()))
-        }
-        Op::After(id, seq, limit) => show(store.events_after(room(id), *seq, *limit)),
-        Op::Before(id, seq, limit) => show(store.events_before(room(id), *seq, *limit)),
-        Op::Identify(session, id, name) => {
-            show(store.identify(token(*session), user(id), vec![named(name)], at))
-        }
-        Op::Account(id) => show(store.account(user(id))),
-        Op::Rename(id, name, tell) => show(store.rename(user(id), named(name), *tell, at)),
-        Op::Create(id, name, by, max) => {
-            show(store.create_room(room(id), room_named(name), user(by), *max, at))
-        }
-        Op::Direct(id, by, peer, max) => show(store.open_direct(room(id), user(by), user(peer), *max, at)),
-        Op::Join(id, name, by, max) => {
-            let skeleton = name.as_ref().map(|name| room_named(name).skeleton);
-            let key = RoomKey { id: id.as_ref().map(room), skeleton };
-            show(store.join(key, user(by), *max, at))
-        }
-        Op::Leave(id, by) => show(store.leave(room(id), user(by), at)),
-        Op::Info(id, by) => show(store.room_info(room(id), user(by))),
-        Op::Read(id, by, seq) => show(store.mark_read(room(id), user(by), *seq)),
-        Op::Members(id, limit) => show(store.members(room(id), *limit)),
-        Op::Directory(by, limit) => show(store.directory(user(by), *limit)),
-        Op::Heads(ids) => show(store.heads(ids.iter().map(room).collect())),
-        Op::Reopen => String::new(),
-    }
-}
-
-#[test]
-fn the_stores_agree() {
-    let plans = proptest::collection::vec(op(), 1..60);
-    let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
-    let result = TestRunner::new(config).run(&plans, |plan| {
-        let dir = tempfile::tempdir().unwrap();
-        let memory = MemoryStore::new([7; 32]);
-        let mut sqlite = SqliteStore::open(dir.path()).unwrap();
-        for (at, op) in plan.iter().enumerate() {
-            if matches!(op, Op::Reopen) {
-                sqlite.close();
-                sqlite = SqliteStore::open(dir.path()).unwrap();
-            }
-            let (a, b) = (answer(&memory, op, at as i64), answer(&sqlite, op, at as i64));
-            proptest::prop_assert_eq!(a, b, "step {}: {:?}", at, op);
-        }
-        Ok(())
-    });
-    result.unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]

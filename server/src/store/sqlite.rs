@@ -4,9 +4,10 @@
 //! commit). A few threads read, each over its own connection, and never wait for the writer. The rest of the
 //! server sees only [`Store`]; this file must not know who asks, or how often.
 
+mod calls;
 mod queue;
 mod read;
-mod schema;
+pub(super) mod schema;
 mod write;
 
 #[cfg(test)]
@@ -17,15 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OpenFlags};
-use shared::model::{Claim, Ms, RoomId, RoomName, Seq, UserId, UserName};
-use shared::protocol::{Event, Listing, RoomInfo, User};
 
-use super::{
-    Account, Append, Appended, Entered, Identity, Page, Reply, RoomKey, Store, StoreError, TokenHash,
-    room_kind_name,
-};
+use super::{Reply, StoreError};
 use queue::{Queue, Threads};
-use write::{Change, Writer};
+use write::Change;
+pub(super) use write::Writer;
 
 /// Threads, and connections, that read.
 const READERS: usize = 2;
@@ -83,7 +80,7 @@ type Read = Box<dyn FnOnce(Result<&Connection, &rusqlite::Error>) + Send>;
 
 /// Why a piece of work did not end well.
 #[derive(Debug)]
-enum Trouble {
+pub(super) enum Trouble {
     /// An answer to whoever asked; the transaction goes on.
     Refused(StoreError),
     /// The medium failed: nothing in the transaction can be relied on.
@@ -161,7 +158,34 @@ impl SqliteStore {
         self.writer.join();
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
+}
 
+/// Where the functions of `read` and `write` run.
+pub(super) trait Medium: Send + Sync + 'static {
+    /// Reads, at one moment.
+    fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, Trouble> + Send + 'static,
+    ) -> Reply<T>;
+
+    /// Writes, and answers when that is durable. `weight` counts against what may wait.
+    fn write<T: Send + 'static>(
+        &self,
+        weight: usize,
+        write: impl FnOnce(&mut Writer) -> Result<T, Trouble> + Send + 'static,
+    ) -> Reply<T>;
+
+    /// Reads, and writes only if that was not enough. What was read may have changed until then.
+    fn write_after<R: Send + 'static, T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<Result<T, R>, Trouble> + Send + 'static,
+        write: impl FnOnce(&mut Writer, R) -> Result<T, Trouble> + Send + 'static,
+    ) -> Reply<T>;
+
+    fn secret(&self) -> [u8; 32];
+}
+
+impl Medium for SqliteStore {
     fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Trouble> + Send + 'static,
@@ -189,6 +213,25 @@ impl SqliteStore {
         write: impl FnOnce(&mut Writer) -> Result<T, Trouble> + Send + 'static,
     ) -> Reply<T> {
         write_to(&self.writes, weight, write)
+    }
+
+    fn write_after<R: Send + 'static, T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<Result<T, R>, Trouble> + Send + 'static,
+        write: impl FnOnce(&mut Writer, R) -> Result<T, Trouble> + Send + 'static,
+    ) -> Reply<T> {
+        let known = Medium::read(self, read);
+        let writes = self.writes.clone();
+        Box::pin(async move {
+            match known.await? {
+                Ok(done) => Ok(done),
+                Err(rest) => write_to(&writes, 1, move |writer| write(writer, rest)).await,
+            }
+        })
+    }
+
+    fn secret(&self) -> [u8; 32] {
+        self.secret
     }
 }
 
@@ -269,7 +312,7 @@ fn private(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
-fn configure(connection: &Connection, pragmas: &str) -> rusqlite::Result<()> {
+pub(super) fn configure(connection: &Connection, pragmas: &str) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.execute_batch(pragmas)
@@ -283,115 +326,4 @@ fn number(value: u64) -> i64 {
 /// A limit of rows.
 fn limit(rows: usize) -> i64 {
     number(rows as u64)
-}
-
-impl Store for SqliteStore {
-    fn append(&self, batch: Vec<Append>) -> Reply<Vec<Result<Appended, StoreError>>> {
-        self.write(batch.len().max(1), move |writer| writer.append(batch))
-    }
-
-    fn events_after(&self, room: RoomId, after: Seq, limit: usize) -> Reply<Page> {
-        self.read(move |connection| read::events_after(connection, room, after, limit))
-    }
-
-    fn events_before(&self, room: RoomId, before: Seq, limit: usize) -> Reply<Page> {
-        self.read(move |connection| read::events_before(connection, room, before, limit))
-    }
-
-    fn identify(&self, token: TokenHash, id: UserId, names: Vec<Claim<UserName>>, at: Ms) -> Reply<Identity> {
-        // A session that exists, which is nearly every one, costs no write.
-        let known = self.read(move |connection| read::identity(connection, &token));
-        let writes = self.writes.clone();
-        Box::pin(async move {
-            match known.await? {
-                Some(identity) => Ok(identity),
-                None => write_to(&writes, 1, move |writer| writer.identify(token, id, &names, at)).await,
-            }
-        })
-    }
-
-    fn account(&self, user: UserId) -> Reply<Account> {
-        self.read(move |connection| read::account(connection, user))
-    }
-
-    fn rename(
-        &self,
-        user: UserId,
-        name: Claim<UserName>,
-        tell_lobby: bool,
-        at: Ms,
-    ) -> Reply<(User, Vec<Event>)> {
-        self.write(1, move |writer| writer.rename(user, name, tell_lobby, at))
-    }
-
-    fn create_room(
-        &self,
-        id: RoomId,
-        name: Claim<RoomName>,
-        user: UserId,
-        rooms_max: usize,
-        at: Ms,
-    ) -> Reply<Entered> {
-        self.write(1, move |writer| writer.create_room(id, name, user, rooms_max, at))
-    }
-
-    fn open_direct(
-        &self,
-        id: RoomId,
-        user: UserId,
-        peer: UserId,
-        rooms_max: usize,
-        at: Ms,
-    ) -> Reply<Entered> {
-        self.write(1, move |writer| writer.open_direct(id, user, peer, rooms_max, at))
-    }
-
-    fn join(&self, room: RoomKey, user: UserId, rooms_max: usize, at: Ms) -> Reply<Entered> {
-        self.write(1, move |writer| writer.join(&room, user, rooms_max, at))
-    }
-
-    fn leave(&self, room: RoomId, user: UserId, at: Ms) -> Reply<Option<Event>> {
-        self.write(1, move |writer| writer.leave(room, user, at))
-    }
-
-    fn room_info(&self, room: RoomId, user: UserId) -> Reply<RoomInfo> {
-        self.read(move |connection| read::room_info(connection, room, user))
-    }
-
-    fn mark_read(&self, room: RoomId, user: UserId, seq: Seq) -> Reply<(Seq, u32)> {
-        self.write(1, move |writer| writer.mark_read(room, user, seq))
-    }
-
-    fn members(&self, room: RoomId, limit: usize) -> Reply<(Vec<User>, u32)> {
-        self.read(move |connection| read::members(connection, room, limit))
-    }
-
-    fn directory(&self, user: UserId, limit: usize) -> Reply<Vec<Listing>> {
-        self.read(move |connection| read::directory(connection, user, limit))
-    }
-
-    fn heads(&self, rooms: Vec<RoomId>) -> Reply<Vec<(RoomId, u32, Seq)>> {
-        self.read(move |connection| {
-            let mut heads = Vec::with_capacity(rooms.len());
-            for room in rooms {
-                if let Some((epoch, head)) = read::head(connection, room)? {
-                    heads.push((room, epoch, head));
-                }
-            }
-            Ok(heads)
-        })
-    }
-
-    fn secret(&self) -> [u8; 32] {
-        self.secret
-    }
-
-    fn check(&self) -> Reply<()> {
-        let write = self.write(1, Writer::check);
-        let read = self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?));
-        Box::pin(async move {
-            write.await?;
-            read.await
-        })
-    }
 }

@@ -11,15 +11,21 @@ use super::{
     ErrorCode, Event, EventKind, Failure, Limits, Listing, Person, Presence, RoomInfo, RoomKind,
     ServerEnvelope, User,
 };
-use crate::model::{Body, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
+use crate::acts::{Entry, List};
+use crate::model::{Body, Line, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
+use crate::rights::Role;
 
 /// The fields of all of a server's envelopes.
 #[derive(Deserialize)]
 pub(super) struct AnyEnvelope {
     r#type: String,
+    act: Option<String>,
     after: Option<Seq>,
+    all: Option<bool>,
+    archived: Option<bool>,
     at: Option<Ms>,
     before: Option<Seq>,
+    blocked: Option<Vec<UserId>>,
     body: Option<Body>,
     code: Option<ErrorCode>,
     epoch: Option<u32>,
@@ -29,22 +35,33 @@ pub(super) struct AnyEnvelope {
     info: Option<RoomInfo>,
     kind: Option<String>,
     limits: Option<Limits>,
+    list: Option<List>,
+    mentioned: Option<u32>,
+    mentions: Option<Vec<UserId>>,
     message: Option<String>,
     n: Option<u64>,
     name: Option<UserName>,
     now: Option<Ms>,
+    of: Option<Seq>,
     online: Option<u32>,
     people: Option<Vec<Person>>,
     r#ref: Option<Ref>,
     request: Option<String>,
     retry_ms: Option<u32>,
+    role: Option<Role>,
     room: Option<RoomId>,
     rooms: Option<Vec<AnyRoom>>,
+    rows: Option<Vec<Entry>>,
+    seconds: Option<u32>,
+    secret: Option<String>,
     seq: Option<Seq>,
+    target: Option<User>,
     text: Option<String>,
     total: Option<u32>,
     unread: Option<u32>,
+    until: Option<Ms>,
     user: Option<User>,
+    version: Option<u32>,
 }
 
 /// The fields of a room, as its members see it and as the directory lists it.
@@ -54,10 +71,20 @@ pub(super) struct AnyRoom {
     kind: Option<RoomKind>,
     name: Option<RoomName>,
     peer: Option<User>,
+    #[serde(default)]
+    people: Vec<User>,
+    owner: Option<UserId>,
+    topic: Option<Line>,
+    archived: Option<bool>,
+    slow_seconds: Option<u32>,
+    muted_until: Option<Ms>,
     epoch: Option<u32>,
     head: Option<Seq>,
     read: Option<Seq>,
+    read_version: Option<u32>,
     unread: Option<u32>,
+    mentioned: Option<u32>,
+    quiet: Option<bool>,
     members: Option<u32>,
     joined: Option<bool>,
 }
@@ -70,9 +97,17 @@ pub(super) struct AnyEvent {
     at: Ms,
     user: User,
     kind: String,
+    all: Option<bool>,
+    archived: Option<bool>,
     body: Option<Body>,
+    mentions: Option<Vec<UserId>>,
     name: Option<UserName>,
+    of: Option<Seq>,
     r#ref: Option<Ref>,
+    seconds: Option<u32>,
+    target: Option<User>,
+    text: Option<String>,
+    until: Option<Ms>,
 }
 
 /// A user's fields beside their presence.
@@ -98,7 +133,9 @@ impl TryFrom<AnyEnvelope> for ServerEnvelope {
         Ok(match any.r#type.as_str() {
             "welcome" => ServerEnvelope::Welcome {
                 user: need(any.user)?,
+                role: any.role.unwrap_or_default(),
                 rooms: each(any.rooms)?,
+                blocked: any.blocked.unwrap_or_default(),
                 limits: need(any.limits)?,
                 now: need(any.now)?,
             },
@@ -138,15 +175,39 @@ impl TryFrom<AnyEnvelope> for ServerEnvelope {
                     at: need(any.at)?,
                     user: need(any.user)?,
                     kind: need(any.kind)?,
+                    all: any.all,
+                    archived: any.archived,
                     body: any.body,
+                    mentions: any.mentions,
                     name: any.name,
+                    of: any.of,
                     r#ref: any.r#ref,
+                    seconds: any.seconds,
+                    target: any.target,
+                    text: any.text,
+                    until: any.until,
                 };
                 ServerEnvelope::Event(event.try_into()?)
             }
-            "read" => {
-                ServerEnvelope::Read { room: need(any.room)?, seq: need(any.seq)?, unread: need(any.unread)? }
-            }
+            "read" => ServerEnvelope::Read {
+                room: need(any.room)?,
+                seq: need(any.seq)?,
+                version: any.version.unwrap_or(0),
+                unread: need(any.unread)?,
+                mentioned: any.mentioned.unwrap_or(0),
+            },
+            "room" => ServerEnvelope::Room { info: need(any.info)? },
+            "me" => ServerEnvelope::Me {
+                role: any.role.unwrap_or_default(),
+                blocked: any.blocked.unwrap_or_default(),
+            },
+            "done" => ServerEnvelope::Done {
+                act: need(any.act)?,
+                room: any.room,
+                user: any.user,
+                secret: any.secret,
+            },
+            "list" => ServerEnvelope::List { list: need(any.list)?, rows: need(any.rows)? },
             "renamed" => ServerEnvelope::Renamed { user: need(any.user)? },
             "presence" => ServerEnvelope::Presence {
                 room: need(any.room)?,
@@ -181,10 +242,19 @@ impl TryFrom<AnyRoom> for RoomInfo {
             kind: need(any.kind)?,
             name: any.name,
             peer: any.peer,
+            people: any.people,
+            owner: any.owner,
+            topic: any.topic,
+            archived: any.archived.unwrap_or(false),
+            slow_seconds: any.slow_seconds.unwrap_or(0),
+            muted_until: any.muted_until,
             epoch: need(any.epoch)?,
             head: need(any.head)?,
             read: need(any.read)?,
+            read_version: any.read_version.unwrap_or(0),
             unread: need(any.unread)?,
+            mentioned: any.mentioned.unwrap_or(0),
+            quiet: any.quiet.unwrap_or(false),
         })
     }
 }
@@ -207,7 +277,21 @@ impl TryFrom<AnyEvent> for Event {
 
     fn try_from(any: AnyEvent) -> Result<Self, Flaw> {
         let kind = match any.kind.as_str() {
-            "message" => EventKind::Message { body: need(any.body)? },
+            "message" => EventKind::Message {
+                body: need(any.body)?,
+                mentions: any.mentions.unwrap_or_default(),
+                all: any.all.unwrap_or(false),
+            },
+            "deleted" => EventKind::Deleted,
+            "deletion" => EventKind::Deletion { of: need(any.of)? },
+            "invited" => EventKind::Invited { target: need(any.target)? },
+            "removed" => EventKind::Removed { target: need(any.target)? },
+            "transferred" => EventKind::Transferred { target: need(any.target)? },
+            "muted" => EventKind::Muted { target: need(any.target)?, until: need(any.until)? },
+            "topic" => EventKind::Topic { text: Line::new(&need(any.text)?) },
+            "room_renamed" => EventKind::RoomRenamed { text: Line::new(&need(any.text)?) },
+            "archived" => EventKind::Archived { archived: need(any.archived)? },
+            "slow_mode" => EventKind::SlowMode { seconds: need(any.seconds)? },
             "created" => EventKind::Created,
             "joined" => EventKind::Joined,
             "left" => EventKind::Left,

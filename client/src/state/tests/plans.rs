@@ -216,10 +216,13 @@ impl World {
     fn serve(&mut self, puts_off: bool) {
         let Some(envelope) = self.to_server.pop_front() else { return };
         match envelope {
+            ClientEnvelope::Group { .. } | ClientEnvelope::Act(_) | ClientEnvelope::List { .. } => {}
             ClientEnvelope::Hello { resume } => {
                 let limits = Limits { page_events: PAGE, ..Limits::default() };
                 let rooms = vec![self.info()];
                 self.to_client.push_back(ServerEnvelope::Welcome {
+                    role: shared::rights::Role::Guest,
+                    blocked: Vec::new(),
                     user: user(1),
                     rooms,
                     limits,
@@ -247,11 +250,7 @@ impl World {
                 let known = self.log.iter().find(|event| event.reference == Some(reference));
                 let seq = known.map_or(self.log.len() as Seq + 1, |event| event.seq);
                 if known.is_none() {
-                    self.append(
-                        1,
-                        EventKind::Message { body: Body::parse(&body, 0).unwrap() },
-                        Some(reference),
-                    );
+                    self.append(1, EventKind::message(Body::parse(&body, 0).unwrap()), Some(reference));
                 }
                 self.to_client.push_back(ServerEnvelope::Ack { reference, room, seq, at: self.now });
             }
@@ -273,7 +272,13 @@ impl World {
         self.read = self.read.max(seq);
         if self.is_greeted {
             let unread = self.info().unread;
-            self.to_client.push_back(ServerEnvelope::Read { room: LOBBY, seq: self.read, unread });
+            self.to_client.push_back(ServerEnvelope::Read {
+                room: LOBBY,
+                seq: self.read,
+                unread,
+                version: 0,
+                mentioned: 0,
+            });
         }
     }
 
@@ -285,7 +290,7 @@ impl World {
         match step {
             Step::Other { is_message: true } => {
                 let body = Body::parse("hello", 0).unwrap();
-                self.append(2, EventKind::Message { body }, None);
+                self.append(2, EventKind::message(body), None);
             }
             Step::Other { is_message: false } => self.append(3, EventKind::Joined, None),
             Step::Submit => {

@@ -3,10 +3,11 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use shared::model::{Body, LOBBY, Ref, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{Event, EventKind, Listing, RoomInfo, RoomKind, UNREAD_MAX, User};
+use shared::rights::Role;
 use uuid::Uuid;
 
-use super::{Trouble, limit, number, room_kind_name};
-use crate::store::{Account, Identity, Page, RoomKey, StoreError, TokenHash, UNREAD_SCAN_MAX, kind_name};
+use super::{Trouble, limit, number};
+use crate::store::{Account, Identity, Page, RoomKey, StoreError, TokenHash, UNREAD_SCAN_MAX};
 
 /// Selects events, in the order that `event` reads.
 macro_rules! events {
@@ -66,9 +67,9 @@ fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, Trouble> {
 
 fn event(row: &Row<'_>) -> Result<Event, Trouble> {
     let kind = match text(row, 5)? {
-        "message" => EventKind::Message {
-            body: Body::parse(text(row, 6)?, 0).map_err(|_| damaged("the body of a message"))?,
-        },
+        "message" => {
+            EventKind::message(Body::parse(text(row, 6)?, 0).map_err(|_| damaged("the body of a message"))?)
+        }
         "created" => EventKind::Created,
         "joined" => EventKind::Joined,
         "left" => EventKind::Left,
@@ -185,10 +186,7 @@ pub(super) fn room_kind(connection: &Connection, room: RoomId) -> Result<Option<
 }
 
 fn parse_room_kind(text: &str) -> Result<RoomKind, Trouble> {
-    [RoomKind::Public, RoomKind::Direct]
-        .into_iter()
-        .find(|kind| room_kind_name(*kind) == text)
-        .ok_or_else(|| damaged("a room's kind").into())
+    RoomKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| damaged("a room's kind").into())
 }
 
 /// Whether a user is in a room. Everyone who exists is in the lobby.
@@ -244,12 +242,12 @@ fn info(connection: &Connection, user: UserId, row: &Row<'_>) -> Result<RoomInfo
     let id = room_id(row.get(0)?)?;
     let kind = parse_room_kind(text(row, 1)?)?;
     let (name, peer) = match kind {
-        RoomKind::Public => (Some(room_name(text(row, 2)?)?), None),
+        RoomKind::Public | RoomKind::Private | RoomKind::Group => (Some(room_name(text(row, 2)?)?), None),
         RoomKind::Direct => (None, Some(User { id: user_id(row.get(6)?)?, name: user_name(text(row, 7)?)? })),
     };
     let (epoch, head, read) = (small(row.get(3)?)?, bits(row.get(4)?)?, bits(row.get(5)?)?);
     let unread = unread(connection, id, user, read, head)?;
-    Ok(RoomInfo { id, kind, name, peer, epoch, head, read, unread })
+    Ok(RoomInfo { name, peer, epoch, head, read, unread, ..RoomInfo::new(id, kind) })
 }
 
 /// A room as a member sees it; `NotFound` for anyone else.
@@ -279,7 +277,12 @@ pub(super) fn rooms_of(connection: &Connection, user: UserId) -> Result<Vec<Room
 }
 
 pub(super) fn account(connection: &Connection, id: UserId) -> Result<Account, Trouble> {
-    Ok(Account { user: user(connection, id)?, rooms: rooms_of(connection, id)? })
+    Ok(Account {
+        user: user(connection, id)?,
+        role: Role::Guest,
+        rooms: rooms_of(connection, id)?,
+        blocked: Vec::new(),
+    })
 }
 
 /// The user of a session, if there is one.
@@ -288,7 +291,14 @@ pub(super) fn identity(connection: &Connection, token: &TokenHash) -> Result<Opt
     let Some(id) = statement.query_row([token.as_slice()], |row| row.get(0)).optional()? else {
         return Ok(None);
     };
-    Ok(Some(Identity { user: user(connection, user_id(id)?)?, fresh: false }))
+    Ok(Some(Identity {
+        user: user(connection, user_id(id)?)?,
+        role: Role::Guest,
+        fresh: false,
+        until: None,
+        scopes: None,
+        only_room: None,
+    }))
 }
 
 /// The room that a key names for a user. A conversation of others is passed over as if it did not exist.
@@ -296,7 +306,7 @@ pub(super) fn find(connection: &Connection, key: &RoomKey, user: UserId) -> Resu
     if let Some(id) = key.id {
         let visible = match room_kind(connection, id)? {
             Some(RoomKind::Public) => true,
-            Some(RoomKind::Direct) => is_member(connection, id, user)?,
+            Some(RoomKind::Direct | RoomKind::Private | RoomKind::Group) => is_member(connection, id, user)?,
             None => false,
         };
         if visible {
@@ -350,9 +360,17 @@ pub(super) fn directory(connection: &Connection, user: UserId, rows: usize) -> R
 /// The kind, the body and the new name of an event, as columns.
 pub(super) fn columns(kind: &EventKind) -> (&'static str, Option<&str>, Option<&str>) {
     let (body, name) = match kind {
-        EventKind::Message { body } => (Some(body.as_str()), None),
+        EventKind::Message { body, .. } => (Some(body.as_str()), None),
         EventKind::Renamed { name } => (None, Some(name.as_str())),
-        EventKind::Created | EventKind::Joined | EventKind::Left | EventKind::Unknown => (None, None),
+        _ => (None, None),
     };
-    (kind_name(kind), body, name)
+    let kind_name = match kind {
+        EventKind::Message { .. } => "message",
+        EventKind::Created => "created",
+        EventKind::Joined => "joined",
+        EventKind::Left => "left",
+        EventKind::Renamed { .. } => "renamed",
+        _ => "unknown",
+    };
+    (kind_name, body, name)
 }

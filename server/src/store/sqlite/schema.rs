@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use shared::model::{LOBBY, LOBBY_NAME, RoomName};
 use shared::protocol::RoomKind;
 
-use super::{OpenError, number, room_kind_name};
+use super::{OpenError, number};
 
 /// `user_version` n is the state after the first n of these.
 const MIGRATIONS: &[&str] = &["
@@ -77,7 +77,7 @@ const MIGRATIONS: &[&str] = &["
 ///
 /// # Errors
 /// `Newer` for a schema that is not known here, `Database`, `Damaged`, `Random`.
-pub(super) fn prepare(connection: &mut Connection, dir: &Path) -> Result<[u8; 32], OpenError> {
+pub(in crate::store) fn prepare(connection: &mut Connection, dir: &Path) -> Result<[u8; 32], OpenError> {
     let failed = |error| OpenError::Database { dir: dir.to_owned(), error };
     let damaged = |what| OpenError::Damaged { dir: dir.to_owned(), what };
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
@@ -100,12 +100,7 @@ pub(super) fn prepare(connection: &mut Connection, dir: &Path) -> Result<[u8; 32
         .execute(
             "INSERT OR IGNORE INTO rooms (id, kind, name, skeleton, epoch, members, at)
              VALUES (?1, ?2, ?3, ?4, 1, 0, 0)",
-            params![
-                number(LOBBY.bits()),
-                room_kind_name(RoomKind::Public),
-                lobby.name.as_str(),
-                lobby.skeleton
-            ],
+            params![number(LOBBY.bits()), RoomKind::Public.name(), lobby.name.as_str(), lobby.skeleton],
         )
         .map_err(failed)?;
 

@@ -6,9 +6,9 @@ use rusqlite::Connection;
 use shared::model::{LOBBY, UserId};
 use shared::protocol::User;
 
-use super::{OpenError, SqliteStore, WRITES_WAITING_MAX};
+use super::{Medium, OpenError, SqliteStore, WRITES_WAITING_MAX};
 use crate::store::conformance::{append, guest, log, message, say, user_claim, wait};
-use crate::store::{Store, StoreError};
+use crate::store::{NewSession, Store, StoreError};
 
 fn store() -> (tempfile::TempDir, SqliteStore) {
     let dir = tempfile::tempdir().unwrap();
@@ -161,7 +161,7 @@ fn known_sessions_do_not_wait_for_the_writer() {
     let _release = hold(&store);
     let mut token = [0; 32];
     token[0] = 1;
-    let identity = wait(store.identify(token, UserId::from_bits(2), Vec::new(), 5)).unwrap();
+    let identity = wait(store.identify(NewSession::of(token, 5), None)).unwrap();
     assert_eq!(identity.user, ada);
     assert_eq!(log(&store, LOBBY).len(), 1, "nor do readers");
 }
@@ -223,6 +223,7 @@ fn a_full_disk_is_survived() {
     let replies: Vec<_> = (0..50).map(|_| store.append(vec![message(LOBBY, &ada, &long, None)])).collect();
     let joins = store.create_room(
         shared::model::RoomId::from_bits(50),
+        shared::protocol::RoomKind::Public,
         shared::model::RoomName::claim("den").unwrap(),
         ada.id,
         0,

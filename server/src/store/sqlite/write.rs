@@ -8,10 +8,11 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::{Connection, params};
 use shared::model::{Claim, LOBBY, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{Event, EventKind, RoomKind, User};
+use shared::rights::Role;
 
 use super::queue::Queue;
-use super::{Trouble, number, read, room_kind_name};
-use crate::store::{Append, Appended, Entered, Identity, RoomKey, StoreError, TokenHash, numbered};
+use super::{Trouble, number, read};
+use crate::store::{Append, Appended, Cursor, Entered, Identity, RoomKey, StoreError, TokenHash, numbered};
 
 /// Weight of the changes in one transaction; the last may go over it.
 const BATCH_MAX: usize = 4_096;
@@ -26,8 +27,8 @@ pub(super) type Change = Box<dyn FnOnce(&mut Writer) -> rusqlite::Result<Answer>
 /// Sends a change's answer.
 pub(super) type Answer = Box<dyn FnOnce() + Send>;
 
-pub(super) struct Writer {
-    pub(super) connection: Connection,
+pub(in crate::store) struct Writer {
+    pub(in crate::store) connection: Connection,
     /// Heads of rooms in use, with what this transaction appended. Never wrong, but not complete.
     heads: HashMap<RoomId, Seq>,
     /// Some of those who are members.
@@ -38,7 +39,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(in crate::store) fn new(connection: Connection) -> Self {
         Self {
             connection,
             heads: HashMap::new(),
@@ -248,7 +249,14 @@ impl Writer {
             writer.count_members(LOBBY, 1)?;
             let head = writer.head(LOBBY)?.unwrap_or(0);
             writer.set_cursor(LOBBY, id, head)?;
-            Ok(Identity { user: User { id, name: claim.name }, fresh: true })
+            Ok(Identity {
+                user: User { id, name: claim.name },
+                role: Role::Guest,
+                fresh: true,
+                until: None,
+                scopes: None,
+                only_room: None,
+            })
         })
     }
 
@@ -314,7 +322,7 @@ impl Writer {
                 )?
                 .execute(params![
                     number(id.bits()),
-                    room_kind_name(RoomKind::Public),
+                    RoomKind::Public.name(),
                     claim.name.as_str(),
                     claim.skeleton,
                     at
@@ -337,7 +345,11 @@ impl Writer {
         read::user(&self.connection, peer)?;
         let (low, high) = (user.min(peer), user.max(peer));
         if let Some(room) = read::direct(&self.connection, low, high)? {
-            return Ok(Entered { info: read::room_info(&self.connection, room, user)?, events: Vec::new() });
+            return Ok(Entered {
+                info: read::room_info(&self.connection, room, user)?,
+                events: Vec::new(),
+                users: Vec::new(),
+            });
         }
         self.check_rooms(user, rooms_max)?;
         self.check_room_id(id)?;
@@ -350,7 +362,7 @@ impl Writer {
                 )?
                 .execute(params![
                     number(id.bits()),
-                    room_kind_name(RoomKind::Direct),
+                    RoomKind::Direct.name(),
                     number(low.bits()),
                     number(high.bits()),
                     at
@@ -360,7 +372,9 @@ impl Writer {
                 writer.make_member(id, peer, at)?;
             }
             let event = writer.tell(id, creator, at, EventKind::Created)?;
-            writer.enter(id, user, event)
+            let mut entered = writer.enter(id, user, event)?;
+            entered.users.extend((peer != user).then_some(peer));
+            Ok(entered)
         })
     }
 
@@ -374,7 +388,11 @@ impl Writer {
         let joiner = read::user(&self.connection, user)?;
         let id = read::find(&self.connection, key, user)?.ok_or(StoreError::NotFound)?;
         if self.is_member(id, user)? {
-            return Ok(Entered { info: read::room_info(&self.connection, id, user)?, events: Vec::new() });
+            return Ok(Entered {
+                info: read::room_info(&self.connection, id, user)?,
+                events: Vec::new(),
+                users: Vec::new(),
+            });
         }
         self.check_rooms(user, rooms_max)?;
         self.atomically(|writer| {
@@ -403,7 +421,7 @@ impl Writer {
         })
     }
 
-    pub(super) fn mark_read(&mut self, id: RoomId, user: UserId, seq: Seq) -> Result<(Seq, u32), Trouble> {
+    pub(super) fn mark_read(&mut self, id: RoomId, user: UserId, seq: Seq) -> Result<Cursor, Trouble> {
         let head = self.head(id)?.ok_or(StoreError::NotFound)?;
         if !self.is_member(id, user)? {
             return Err(StoreError::NotFound.into());
@@ -413,7 +431,8 @@ impl Writer {
         if new != old {
             self.set_cursor(id, user, new)?;
         }
-        Ok((new, read::unread(&self.connection, id, user, new, head)?))
+        let unread = read::unread(&self.connection, id, user, new, head)?;
+        Ok(Cursor { seq: new, unread, ..Cursor::default() })
     }
 
     /// A write that changes nothing worth keeping.
@@ -468,6 +487,10 @@ impl Writer {
     /// Ends an act by which a user entered a room: the cursor stands at the head.
     fn enter(&mut self, room: RoomId, user: UserId, event: Event) -> Result<Entered, Trouble> {
         self.set_cursor(room, user, event.seq)?;
-        Ok(Entered { info: read::room_info(&self.connection, room, user)?, events: vec![event] })
+        Ok(Entered {
+            info: read::room_info(&self.connection, room, user)?,
+            events: vec![event],
+            users: vec![user],
+        })
     }
 }
