@@ -25,7 +25,8 @@ usage: cargo xtask <task>
                  browser and Python clients, the size of a first visit. Installs the tools that it needs
                  where it can. With CI=true, a part that had to be skipped counts as failed, but for
                  Autobahn where there is no Python 2.7.
-  test --quick   the loop while working: no clippy, no browser, no Python, no release build of the client
+  test --quick   the loop while working: no clippy, no browser, no Python, no fuzzing, no release build of the
+                 client
   autobahn       all cases of the Autobahn test suite for WebSockets against /ws/echo: about ten minutes.
                  Needs a Python 2.7
   autobahn --quick   those that take seconds, which are a part of `test` too
@@ -36,7 +37,8 @@ usage: cargo xtask <task>
   bench --quick  every scenario in small, in under a minute: whether it works, not how well
   bench --help   its other options
   fuzz [--seconds N] [TARGET]
-                 random inputs against what reads the input of strangers, for 60 s a target; needs cargo-fuzz
+                 random inputs against what reads the input of strangers, for 60 s a target: a
+                 part of `test` too. Needs a C++ compiler
 ";
 
 fn main() -> ExitCode {

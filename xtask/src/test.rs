@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::cargo::{cargo, messages, run, words, work_dir};
 use crate::report::{Counts, Outcome, Report};
 use crate::tools::NEEDS;
-use crate::{autobahn, check, directions, size};
+use crate::{autobahn, check, directions, fuzz, size};
 
 /// How long one test program may take before it is stopped and counts as failed.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(600);
@@ -41,6 +41,7 @@ pub fn all(report: &mut Report) {
     };
     autobahn::quick(report, &messages);
     report.part("size of a first visit", || size::measure(&messages));
+    fuzz::all(report, fuzz::SECONDS, None);
 }
 
 pub fn quick(report: &mut Report) {

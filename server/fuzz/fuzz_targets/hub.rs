@@ -13,7 +13,8 @@ use server::hub::{Conn, HubConfig, Mode};
 use server::simulation::{Node, Output};
 use server::store::Store;
 use server::store::memory::MemoryStore;
-use shared::model::{LOBBY, Ref, RoomId, UserId};
+use shared::acts::{Act, List};
+use shared::model::{LOBBY, Line, Ref, RoomId, UserId};
 use shared::protocol::{ClientEnvelope, Presence, Resume, RoomInfo, RoomKind, ServerEnvelope, encode};
 
 /// Steps of one run: more are not worth the time.
@@ -30,7 +31,7 @@ struct World {
     clients: BTreeMap<(usize, Conn), Client>,
     users: Vec<UserId>,
     rooms: Vec<RoomId>,
-    /// Who was ever let into a direct conversation.
+    /// Who was ever let into a conversation of two.
     directs: BTreeMap<RoomId, BTreeSet<UserId>>,
     now: i64,
     sent: u8,
@@ -81,7 +82,7 @@ impl World {
     fn step(&mut self, what: u8, which: u8, value: u8) {
         let place = usize::from(which) % self.nodes.len();
         let conn = self.clients.keys().nth(usize::from(which) % self.clients.len().max(1)).copied();
-        let Some((node, conn)) = conn.filter(|_| what % 32 > 1) else {
+        let Some((node, conn)) = conn.filter(|_| what % 64 > 1) else {
             let mode = if what % 2 == 0 { Mode::Full } else { Mode::Plain };
             let conn = self.nodes[place].connect(mode, [value % 5; 32], value & 0x80 != 0);
             if mode == Mode::Full {
@@ -94,16 +95,19 @@ impl World {
         };
         let room = self.rooms[usize::from(value) % self.rooms.len()];
         let name = ["a", "club", "Club", "\u{441}lub", "<b>", "x y", "magpie", ""][usize::from(value) % 8];
-        let envelope = match what % 32 {
-            2 => ClientEnvelope::Hello { resume: vec![Resume { room, epoch: 1, seq: u64::from(value / 8) }] },
+        let user = match self.users.get(usize::from(value / 8) % self.users.len().max(1)) {
+            Some(user) => *user,
+            None => UserId::from_bits(u64::from(value)),
+        };
+        let (text, seq) = (Line::new(name), u64::from(value / 8));
+        let is_on = value & 0x40 != 0;
+        let envelope = match what % 64 {
+            2 => ClientEnvelope::Hello { resume: vec![Resume { room, epoch: 1, seq }] },
             3 | 4 => ClientEnvelope::Join { room: room.to_string(), after: None },
-            5 => ClientEnvelope::Join { room: room.to_string(), after: Some(u64::from(value / 8)) },
+            5 => ClientEnvelope::Join { room: room.to_string(), after: Some(seq) },
             6 => ClientEnvelope::Join { room: name.to_owned(), after: None },
-            7 => ClientEnvelope::Create { name: name.to_owned() },
-            8 | 9 => match self.users.get(usize::from(value) % self.users.len().max(1)) {
-                Some(user) => ClientEnvelope::Direct { user: *user },
-                None => ClientEnvelope::Direct { user: UserId::from_bits(u64::from(value)) },
-            },
+            7 => ClientEnvelope::Create { name: name.to_owned(), private: value & 0x40 != 0 },
+            8 | 9 => ClientEnvelope::Direct { user },
             10 => ClientEnvelope::Leave { room },
             11 => ClientEnvelope::History { room, before: u64::from(value) },
             12..=15 => {
@@ -112,7 +116,7 @@ impl World {
                 let reference = Ref::new(0, [if value & 0x80 != 0 { value } else { self.sent }; 10]);
                 ClientEnvelope::Send { room, reference, body: name.to_owned() }
             }
-            16 => ClientEnvelope::Read { room, seq: u64::from(value) },
+            16 => ClientEnvelope::Read { room, seq: u64::from(value), version: None },
             17 => ClientEnvelope::Rename { name: name.to_owned() },
             18 => ClientEnvelope::Presence { presence: Presence::Away },
             19 => ClientEnvelope::Presence { presence: Presence::Online },
@@ -138,6 +142,28 @@ impl World {
                 return;
             }
             29 => return self.nodes[place].announce(name),
+            32 | 33 => ClientEnvelope::Group { users: self.users.iter().copied().take(3).collect() },
+            34..=37 => ClientEnvelope::Act(Act::Invite { room, user }),
+            38 => ClientEnvelope::Act(Act::Remove { room, user }),
+            39 => ClientEnvelope::Act(Act::Transfer { room, user }),
+            40 => ClientEnvelope::Act(Act::Topic { room, text }),
+            41 => ClientEnvelope::Act(Act::RenameRoom { room, name: name.to_owned() }),
+            42 => ClientEnvelope::Act(Act::Archive { room, archived: is_on }),
+            43 => ClientEnvelope::Act(Act::DeleteRoom { room }),
+            44 => ClientEnvelope::Act(Act::SlowMode { room, seconds: seq as u32 % 4 }),
+            45 => ClientEnvelope::Act(Act::Mute { room, user, seconds: seq as u32 % 4 }),
+            46 | 47 => ClientEnvelope::Act(Act::Delete { room, seq }),
+            48 => ClientEnvelope::Act(Act::Report { room, seq, text }),
+            49 => ClientEnvelope::Act(Act::Unread { room, seq }),
+            50 => ClientEnvelope::Act(Act::Quiet { room, quiet: is_on }),
+            51 => ClientEnvelope::Act(Act::Block { user, blocked: is_on }),
+            52 => ClientEnvelope::Act(Act::EndSessions),
+            53 => {
+                let lists = [List::Sessions, List::Blocks, List::Hooks, List::Users, List::Reports];
+                let list = lists[usize::from(value) % lists.len()];
+                ClientEnvelope::List { list, room: is_on.then_some(room), text: Some(text), before: None }
+            }
+            54 => ClientEnvelope::Act(Act::MakeBot { name: name.to_owned() }),
             _ => return self.settle(),
         };
         self.ask(node, conn, &envelope);
@@ -204,11 +230,15 @@ impl World {
                     | ServerEnvelope::Typing { room, .. }
                     | ServerEnvelope::Members { room, .. } => room,
                     ServerEnvelope::Event(event) => event.room,
+                    ServerEnvelope::Room { info } => info.id,
                     ServerEnvelope::Ack { .. }
                     | ServerEnvelope::Read { .. }
                     | ServerEnvelope::Error(_)
                     | ServerEnvelope::Renamed { .. }
                     | ServerEnvelope::Directory { .. }
+                    | ServerEnvelope::Me { .. }
+                    | ServerEnvelope::Done { .. }
+                    | ServerEnvelope::List { .. }
                     | ServerEnvelope::Announcement { .. }
                     | ServerEnvelope::Pong { .. } => continue,
                 };
