@@ -5,6 +5,7 @@
 
 pub mod acts;
 pub mod markdown;
+pub mod mentions;
 pub mod model;
 pub mod presence;
 pub mod protocol;

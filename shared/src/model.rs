@@ -321,6 +321,11 @@ mod claim {
             }
             Ok(Claim { name, skeleton })
         }
+
+        /// What the key of a name begins with that begins with such a text.
+        pub fn search_key(text: &str) -> String {
+            key(&text.split_whitespace().collect::<String>())
+        }
     }
 
     impl RoomName {
