@@ -624,7 +624,8 @@ fn rooms_are_created(open: Open) {
         Event { room: id, seq: 1, at: 5, user: ada.clone(), kind: EventKind::Created, reference: None };
     assert_eq!(made.events, std::slice::from_ref(&event));
     let name = Some(room_claim("book-club").name);
-    let info = RoomInfo { name, head: 1, read: 1, ..RoomInfo::new(id, RoomKind::Public) };
+    let owner = Some(ada.id);
+    let info = RoomInfo { name, owner, head: 1, read: 1, ..RoomInfo::new(id, RoomKind::Public) };
     assert_eq!(made.info, info);
     assert_eq!(ok(store.room_info(id, ada.id)), info);
     assert_eq!(log(&*store, id), [event]);
@@ -735,7 +736,7 @@ fn direct_rooms_are_hidden(open: Open) {
         let key = RoomKey { id: Some(room), skeleton: Some(room_claim("den").skeleton) };
         assert_eq!(ok(store.join(key, eve.id, 0, 6)).info.id, den);
     }
-    assert_eq!(append(&*store, message(id, &eve, "x", None)), Err(StoreError::NotMember));
+    assert_eq!(append(&*store, message(id, &eve, "x", None)), Err(StoreError::NotFound));
     assert_eq!(log(&*store, id).len(), 1);
 }
 

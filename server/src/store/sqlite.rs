@@ -4,9 +4,21 @@
 //! commit). A few threads read, each over its own connection, and never wait for the writer. The rest of the
 //! server sees only [`Store`]; this file must not know who asks, or how often.
 
+mod accounts;
+mod acts;
+mod appends;
+mod bots;
 mod calls;
+mod facts;
+mod identities;
+mod kinds;
+mod links;
+mod lists;
+mod moderation;
+mod own;
 mod queue;
 mod read;
+mod rooms;
 pub(super) mod schema;
 mod write;
 
@@ -35,7 +47,7 @@ const WRITES_WAITING_MAX: usize = 16_384;
 /// How long a connection waits for another's lock, in milliseconds. Only checkpoints ever hold one.
 const BUSY_MS: u64 = 5_000;
 /// Prepared statements kept by a connection: more than there are.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 256;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use shared::acts::{Act, Entry};
 use shared::model::{Claim, Line, Ms, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{Event, Listing, RoomInfo, RoomKind, User};
 
-use super::{Medium, Writer, read};
+use super::{Medium, Writer, bots, identities, lists, read};
 use crate::store::{
     Account, AddressBan, Append, Appended, Applicant, Credentials, Cursor, Ended, Entered, Identity, Link,
     ListQuery, Made, NewSession, Newcomer, Outcome, OutgoingHook, Page, Reply, RoomKey, Store, StoreError,
@@ -25,15 +25,15 @@ impl<M: Medium> Store for M {
     }
 
     fn identify(&self, session: NewSession, newcomer: Option<Newcomer>) -> Reply<Identity> {
-        let NewSession { token, at, .. } = session;
         // A session that exists, which is nearly every one, costs no write.
         self.write_after(
-            move |connection| match (read::identity(connection, &token)?, newcomer) {
+            move |connection| match (identities::identity(connection, &session.token, session.at)?, newcomer)
+            {
                 (Some(identity), _) => Ok(Ok(identity)),
-                (None, Some(newcomer)) => Ok(Err(newcomer)),
+                (None, Some(newcomer)) => Ok(Err((session, newcomer))),
                 (None, None) => Err(StoreError::NotFound.into()),
             },
-            move |writer, Newcomer { id, names }| writer.identify(token, id, &names, at),
+            |writer, (session, newcomer)| writer.identify(&session, &newcomer),
         )
     }
 
@@ -54,13 +54,13 @@ impl<M: Medium> Store for M {
     fn create_room(
         &self,
         id: RoomId,
-        _kind: RoomKind,
+        kind: RoomKind,
         name: Claim<RoomName>,
         user: UserId,
         rooms_max: usize,
         at: Ms,
     ) -> Reply<Entered> {
-        self.write(1, move |writer| writer.create_room(id, name, user, rooms_max, at))
+        self.write(1, move |writer| writer.create_room(id, kind, &name, user, rooms_max, at))
     }
 
     fn open_direct(
@@ -86,8 +86,8 @@ impl<M: Medium> Store for M {
         self.read(move |connection| read::room_info(connection, room, user))
     }
 
-    fn mark_read(&self, room: RoomId, user: UserId, seq: Seq, _version: Option<u32>) -> Reply<Cursor> {
-        self.write(1, move |writer| writer.mark_read(room, user, seq))
+    fn mark_read(&self, room: RoomId, user: UserId, seq: Seq, version: Option<u32>) -> Reply<Cursor> {
+        self.write(1, move |writer| writer.mark_read(room, user, seq, version))
     }
 
     fn members(&self, room: RoomId, limit: usize) -> Reply<(Vec<User>, u32)> {
@@ -123,62 +123,90 @@ impl<M: Medium> Store for M {
         })
     }
 
-    fn open_group(&self, _: RoomId, _: UserId, _: Vec<UserId>, _: usize, _: Ms) -> Reply<Entered> {
-        refuse()
+    fn open_group(
+        &self,
+        id: RoomId,
+        user: UserId,
+        others: Vec<UserId>,
+        rooms_max: usize,
+        at: Ms,
+    ) -> Reply<Entered> {
+        self.write(1, move |writer| writer.open_group(id, user, others, rooms_max, at))
     }
-    fn touch(&self, _: Vec<(TokenHash, Ms)>) -> Reply<()> {
-        refuse()
+
+    fn touch(&self, sessions: Vec<(TokenHash, Ms)>) -> Reply<()> {
+        self.write(sessions.len().max(1), move |writer| writer.touch(sessions))
     }
-    fn credentials(&self, _: String) -> Reply<Credentials> {
-        refuse()
+
+    fn credentials(&self, skeleton: String) -> Reply<Credentials> {
+        self.read(move |connection| identities::credentials(connection, &skeleton))
     }
+
     fn sign_up(
         &self,
-        _: Applicant,
-        _: String,
-        _: Option<TokenHash>,
-        _: NewSession,
+        who: Applicant,
+        password: String,
+        link: Option<TokenHash>,
+        session: NewSession,
     ) -> Reply<(Identity, Option<Ended>)> {
-        refuse()
+        self.write(1, move |writer| writer.sign_up(who, &password, link, &session))
     }
-    fn sign_in(&self, _: UserId, _: NewSession, _: Option<TokenHash>) -> Reply<(Identity, Option<Ended>)> {
-        refuse()
-    }
-    fn sign_out(&self, _: TokenHash, _: bool) -> Reply<Ended> {
-        refuse()
-    }
-    fn set_password(&self, _: TokenHash, _: String) -> Reply<Ended> {
-        refuse()
-    }
-    fn link(&self, _: TokenHash, _: Ms) -> Reply<Link> {
-        refuse()
-    }
-    fn reset_password(&self, _: TokenHash, _: String, _: NewSession) -> Reply<(Identity, Ended)> {
-        refuse()
-    }
-    fn take_ownership(&self, _: TokenHash, _: TokenHash, _: Ms) -> Reply<Identity> {
-        refuse()
-    }
-    fn offer_ownership(&self, _: TokenHash, _: Ms, _: Ms) -> Reply<bool> {
-        refuse()
-    }
-    fn act(&self, _: UserId, _: Act, _: Made, _: Ms) -> Reply<Outcome> {
-        refuse()
-    }
-    fn list(&self, _: UserId, _: ListQuery) -> Reply<Vec<Entry>> {
-        refuse()
-    }
-    fn address_bans(&self, _: Ms) -> Reply<Vec<AddressBan>> {
-        refuse()
-    }
-    fn outgoing_hooks(&self) -> Reply<Vec<OutgoingHook>> {
-        refuse()
-    }
-    fn hook_done(&self, _: u64, _: Seq, _: Line) -> Reply<()> {
-        refuse()
-    }
-}
 
-fn refuse<T: Send + 'static>() -> Reply<T> {
-    Box::pin(std::future::ready(Err(StoreError::Forbidden)))
+    fn sign_in(
+        &self,
+        user: UserId,
+        session: NewSession,
+        replaces: Option<TokenHash>,
+    ) -> Reply<(Identity, Option<Ended>)> {
+        self.write(1, move |writer| writer.sign_in(user, &session, replaces))
+    }
+
+    fn sign_out(&self, session: TokenHash, everywhere: bool) -> Reply<Ended> {
+        self.write(1, move |writer| writer.sign_out(&session, everywhere))
+    }
+
+    fn set_password(&self, session: TokenHash, password: String) -> Reply<Ended> {
+        self.write(1, move |writer| writer.set_password(&session, &password))
+    }
+
+    fn link(&self, secret: TokenHash, at: Ms) -> Reply<Link> {
+        self.read(move |connection| identities::link(connection, &secret, at).map(|(_, link, _)| link))
+    }
+
+    fn reset_password(
+        &self,
+        link: TokenHash,
+        password: String,
+        session: NewSession,
+    ) -> Reply<(Identity, Ended)> {
+        self.write(1, move |writer| writer.reset_password(&link, &password, &session))
+    }
+
+    fn take_ownership(&self, link: TokenHash, session: TokenHash, at: Ms) -> Reply<Identity> {
+        self.write(1, move |writer| writer.take_ownership(&link, &session, at))
+    }
+
+    fn offer_ownership(&self, secret: TokenHash, at: Ms, until: Ms) -> Reply<bool> {
+        self.write(1, move |writer| writer.offer_ownership(&secret, at, until))
+    }
+
+    fn act(&self, by: UserId, act: Act, made: Made, at: Ms) -> Reply<Outcome> {
+        self.write(1, move |writer| writer.act(by, act, made, at))
+    }
+
+    fn list(&self, by: UserId, query: ListQuery) -> Reply<Vec<Entry>> {
+        self.read(move |connection| lists::list(connection, by, &query))
+    }
+
+    fn address_bans(&self, at: Ms) -> Reply<Vec<AddressBan>> {
+        self.read(move |connection| lists::address_bans(connection, at))
+    }
+
+    fn outgoing_hooks(&self) -> Reply<Vec<OutgoingHook>> {
+        self.read(bots::outgoing_hooks)
+    }
+
+    fn hook_done(&self, id: u64, done: Seq, last: Line) -> Reply<()> {
+        self.write(1, move |writer| writer.hook_done(id, done, &last))
+    }
 }

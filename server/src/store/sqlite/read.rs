@@ -1,18 +1,22 @@
 //! The queries of the embedded store. They work on any connection, the writer's too, and trust no row.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use shared::model::{Body, LOBBY, Ref, RoomId, RoomName, Seq, UserId, UserName};
-use shared::protocol::{Event, EventKind, Listing, RoomInfo, RoomKind, UNREAD_MAX, User};
+use shared::acts::{GROUP_MAX, HOOKS_MAX};
+use shared::model::{LOBBY, Line, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
+use shared::protocol::{Event, Listing, RoomInfo, RoomKind, UNREAD_MAX, User};
 use shared::rights::Role;
 use uuid::Uuid;
 
-use super::{Trouble, limit, number};
-use crate::store::{Account, Identity, Page, RoomKey, StoreError, TokenHash, UNREAD_SCAN_MAX};
+use super::{Trouble, kinds, limit, number};
+use crate::store::{Account, Cursor, Ended, Page, RoomKey, StoreError, TokenHash, UNREAD_SCAN_MAX};
+
+/// Most people of a group that are read: more than can be in it, its webhooks counted.
+const PEOPLE_MAX: usize = GROUP_MAX + HOOKS_MAX;
 
 /// Selects events, in the order that `event` reads.
 macro_rules! events {
     ($rest:literal) => {
-        concat!("SELECT room, seq, at, author, author_name, kind, body, name, ref FROM events ", $rest)
+        concat!("SELECT room, seq, at, author, author_name, kind, body, name, data, ref FROM events ", $rest)
     };
 }
 
@@ -22,9 +26,11 @@ macro_rules! infos {
         concat!(
             "SELECT r.id, r.kind, r.name, r.epoch,
                  coalesce((SELECT max(seq) FROM events WHERE room = r.id), 0),
-                 coalesce((SELECT read FROM cursors WHERE user = ?1 AND room = r.id), 0),
-                 p.id, p.name
+                 coalesce(c.read, 0), coalesce(c.version, 0), coalesce(c.quiet, 0),
+                 p.id, p.name, r.owner, r.topic, r.archived, r.slow, m.until
              FROM rooms r
+             LEFT JOIN cursors c ON c.user = ?1 AND c.room = r.id
+             LEFT JOIN mutes m ON m.user = ?1 AND m.room = r.id
              LEFT JOIN users p ON p.id = CASE r.low WHEN ?1 THEN r.high ELSE r.low END ",
             $rest
         )
@@ -36,48 +42,37 @@ pub(super) fn damaged(what: &str) -> StoreError {
     StoreError::Unavailable(format!("the database is damaged: {what}"))
 }
 
-fn bits(value: i64) -> Result<u64, Trouble> {
+pub(super) fn bits(value: i64) -> Result<u64, Trouble> {
     u64::try_from(value).map_err(|_| damaged("a negative number").into())
 }
 
-fn small(value: i64) -> Result<u32, Trouble> {
+pub(super) fn small(value: i64) -> Result<u32, Trouble> {
     u32::try_from(value).map_err(|_| damaged("a number out of range").into())
 }
 
-fn user_id(value: i64) -> Result<UserId, Trouble> {
+pub(super) fn user_id(value: i64) -> Result<UserId, Trouble> {
     bits(value).map(UserId::from_bits)
 }
 
-fn room_id(value: i64) -> Result<RoomId, Trouble> {
+pub(super) fn room_id(value: i64) -> Result<RoomId, Trouble> {
     bits(value).map(RoomId::from_bits)
 }
 
-fn user_name(text: &str) -> Result<UserName, Trouble> {
+pub(super) fn user_name(text: &str) -> Result<UserName, Trouble> {
     UserName::parse(text).map_err(|_| damaged("a user's name").into())
 }
 
-fn room_name(text: &str) -> Result<RoomName, Trouble> {
+pub(super) fn room_name(text: &str) -> Result<RoomName, Trouble> {
     RoomName::parse(text).map_err(|_| damaged("a room's name").into())
 }
 
 /// A text of a row, borrowed from it.
-fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, Trouble> {
+pub(super) fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, Trouble> {
     row.get_ref(column)?.as_str().map_err(|_| damaged("a text").into())
 }
 
 fn event(row: &Row<'_>) -> Result<Event, Trouble> {
-    let kind = match text(row, 5)? {
-        "message" => {
-            EventKind::message(Body::parse(text(row, 6)?, 0).map_err(|_| damaged("the body of a message"))?)
-        }
-        "created" => EventKind::Created,
-        "joined" => EventKind::Joined,
-        "left" => EventKind::Left,
-        "renamed" => EventKind::Renamed { name: user_name(text(row, 7)?)? },
-        // A newer Magpie wrote it. It keeps its place.
-        _ => EventKind::Unknown,
-    };
-    let reference = match row.get_ref(8)?.as_blob_or_null().map_err(|_| damaged("a ref"))? {
+    let reference = match row.get_ref(9)?.as_blob_or_null().map_err(|_| damaged("a ref"))? {
         Some(bytes) => Some(Ref(Uuid::from_slice(bytes).map_err(|_| damaged("a ref"))?)),
         None => None,
     };
@@ -86,7 +81,7 @@ fn event(row: &Row<'_>) -> Result<Event, Trouble> {
         seq: bits(row.get(1)?)?,
         at: row.get(2)?,
         user: User { id: user_id(row.get(3)?)?, name: user_name(text(row, 4)?)? },
-        kind,
+        kind: kinds::kind(row, 5)?,
         reference,
     })
 }
@@ -138,6 +133,12 @@ pub(super) fn events_before(
     Ok(Page { epoch, head, events })
 }
 
+/// The event at a place of a room's log.
+pub(super) fn event_at(connection: &Connection, room: RoomId, seq: Seq) -> Result<Option<Event>, Trouble> {
+    let sql = events!("WHERE room = ?1 AND seq = ?2 LIMIT ?3");
+    Ok(events(connection, sql, [number(room.bits()), number(seq), 1])?.pop())
+}
+
 /// The event that an author appended with a `ref`.
 pub(super) fn by_reference(
     connection: &Connection,
@@ -159,6 +160,64 @@ pub(super) fn user(connection: &Connection, id: UserId) -> Result<User, Trouble>
     }
 }
 
+/// What a user is.
+pub(super) struct Person {
+    pub user: User,
+    pub role: Role,
+    /// Signs in by a password.
+    pub has_password: bool,
+    pub program: Option<Program>,
+}
+
+/// A user who is no person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    /// A bot, and whose.
+    Bot(UserId),
+    /// The author of what an incoming webhook posts.
+    Hook,
+}
+
+/// What a user is, by id.
+pub(super) fn person(connection: &Connection, id: UserId) -> Result<Person, Trouble> {
+    let mut statement = connection
+        .prepare_cached("SELECT name, role, password IS NOT NULL, bot, bot_owner FROM users WHERE id = ?1")?;
+    let mut rows = statement.query([number(id.bits())])?;
+    let row = rows.next()?.ok_or(StoreError::NotFound)?;
+    let program = match row.get_ref(3)?.as_str_or_null().map_err(|_| damaged("a text"))? {
+        None => None,
+        Some("bot") => Some(Program::Bot(user_id(row.get(4)?)?)),
+        Some(_) => Some(Program::Hook),
+    };
+    Ok(Person {
+        user: User { id, name: user_name(text(row, 0)?)? },
+        role: parse_role(text(row, 1)?)?,
+        has_password: row.get(2)?,
+        program,
+    })
+}
+
+pub(super) fn parse_role(text: &str) -> Result<Role, Trouble> {
+    Role::ALL.into_iter().find(|role| role.name() == text).ok_or_else(|| damaged("a role").into())
+}
+
+/// Whether a user is banned.
+pub(super) fn is_banned(connection: &Connection, user: UserId, at: Ms) -> Result<bool, Trouble> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM bans WHERE user = ?1 AND until > ?2")?;
+    Ok(statement.exists([number(user.bits()), at])?)
+}
+
+/// Until when a user may not write in a room.
+pub(super) fn muted_until(
+    connection: &Connection,
+    room: RoomId,
+    user: UserId,
+) -> Result<Option<Ms>, Trouble> {
+    let mut statement = connection.prepare_cached("SELECT until FROM mutes WHERE room = ?1 AND user = ?2")?;
+    let of = [number(room.bits()), number(user.bits())];
+    Ok(statement.query_row(of, |row| row.get(0)).optional()?)
+}
+
 /// The owner of the user name with a skeleton.
 pub(super) fn name_owner(connection: &Connection, skeleton: &str) -> Result<Option<UserId>, Trouble> {
     let mut statement = connection.prepare_cached("SELECT id FROM users WHERE skeleton = ?1")?;
@@ -178,6 +237,83 @@ pub(super) fn direct(connection: &Connection, low: UserId, high: UserId) -> Resu
     statement.query_row(pair, |row| row.get(0)).optional()?.map(room_id).transpose()
 }
 
+/// The group that just these people are in, webhooks not counted. `others` are sorted.
+pub(super) fn group(
+    connection: &Connection,
+    user: UserId,
+    others: &[UserId],
+) -> Result<Option<RoomId>, Trouble> {
+    let mut statement = connection.prepare_cached(
+        "SELECT r.id FROM members m JOIN rooms r ON r.id = m.room
+         WHERE m.user = ?1 AND r.kind = 'group' AND r.members > ?2 ORDER BY r.archived, r.at, r.id",
+    )?;
+    let mut rows = statement.query([number(user.bits()), limit(others.len())])?;
+    while let Some(row) = rows.next()? {
+        let room = room_id(row.get(0)?)?;
+        let mut statement = connection.prepare_cached(
+            "SELECT m.user FROM members m JOIN users u ON u.id = m.user
+             WHERE m.room = ?1 AND m.user <> ?2 AND u.bot IS NOT 'hook' ORDER BY m.user",
+        )?;
+        let mut rows = statement.query([number(room.bits()), number(user.bits())])?;
+        let mut people = Vec::new();
+        while let Some(row) = rows.next()? {
+            people.push(user_id(row.get(0)?)?);
+        }
+        if people == others {
+            return Ok(Some(room));
+        }
+    }
+    Ok(None)
+}
+
+/// How many are in a room, webhooks not counted.
+pub(super) fn people_count(connection: &Connection, room: RoomId) -> Result<u64, Trouble> {
+    let mut statement = connection.prepare_cached(
+        "SELECT count(*) FROM members m JOIN users u ON u.id = m.user
+         WHERE m.room = ?1 AND u.bot IS NOT 'hook'",
+    )?;
+    bits(statement.query_row([number(room.bits())], |row| row.get(0))?)
+}
+
+/// All members of a room. Not for the lobby.
+pub(super) fn all_members(connection: &Connection, room: RoomId) -> Result<Vec<UserId>, Trouble> {
+    let mut statement =
+        connection.prepare_cached("SELECT user FROM members WHERE room = ?1 ORDER BY user")?;
+    let mut rows = statement.query([number(room.bits())])?;
+    let mut users = Vec::new();
+    while let Some(row) = rows.next()? {
+        users.push(user_id(row.get(0)?)?);
+    }
+    Ok(users)
+}
+
+/// Whether a room's messages are posted anywhere.
+pub(super) fn has_hooks(connection: &Connection, room: RoomId) -> Result<bool, Trouble> {
+    Ok(connection.prepare_cached("SELECT 1 FROM hooks WHERE room = ?1")?.exists([number(room.bits())])?)
+}
+
+/// Sessions or tokens, by user. `sql` selects user and token of what belongs to an id.
+pub(super) fn tokens_where(connection: &Connection, sql: &str, id: i64) -> Result<Vec<Ended>, Trouble> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([id])?;
+    let mut ended: Vec<Ended> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let user = user_id(row.get(0)?)?;
+        let token = token(row, 1)?;
+        match ended.iter_mut().find(|ended| ended.user == user) {
+            Some(ended) => ended.tokens.push(token),
+            None => ended.push(Ended { user, tokens: vec![token] }),
+        }
+    }
+    Ok(ended)
+}
+
+/// A hash of a row.
+pub(super) fn token(row: &Row<'_>, column: usize) -> Result<TokenHash, Trouble> {
+    let bytes = row.get_ref(column)?.as_blob().map_err(|_| damaged("a hash"))?;
+    bytes.try_into().map_err(|_| damaged("a hash").into())
+}
+
 /// The kind of a room, if it exists.
 pub(super) fn room_kind(connection: &Connection, room: RoomId) -> Result<Option<RoomKind>, Trouble> {
     let mut statement = connection.prepare_cached("SELECT kind FROM rooms WHERE id = ?1")?;
@@ -185,7 +321,7 @@ pub(super) fn room_kind(connection: &Connection, room: RoomId) -> Result<Option<
     rows.next()?.map(|row| parse_room_kind(text(row, 0)?)).transpose()
 }
 
-fn parse_room_kind(text: &str) -> Result<RoomKind, Trouble> {
+pub(super) fn parse_room_kind(text: &str) -> Result<RoomKind, Trouble> {
     RoomKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| damaged("a room's kind").into())
 }
 
@@ -207,47 +343,92 @@ pub(super) fn rooms_count(connection: &Connection, user: UserId) -> Result<u64, 
     bits(statement.query_row([number(user.bits())], |row| row.get(0))?)
 }
 
-/// The user's cursor in a room; 0 if they never read there.
-pub(super) fn cursor(connection: &Connection, room: RoomId, user: UserId) -> Result<Seq, Trouble> {
+/// The user's cursor in a room as it is kept: its place and version. Both are 0 if they never read there.
+pub(super) fn cursor_place(
+    connection: &Connection,
+    room: RoomId,
+    user: UserId,
+) -> Result<(Seq, u32), Trouble> {
     let mut statement =
-        connection.prepare_cached("SELECT read FROM cursors WHERE user = ?1 AND room = ?2")?;
-    let read =
-        statement.query_row([number(user.bits()), number(room.bits())], |row| row.get(0)).optional()?;
-    read.map_or(Ok(0), bits)
+        connection.prepare_cached("SELECT read, version FROM cursors WHERE user = ?1 AND room = ?2")?;
+    let mut rows = statement.query([number(user.bits()), number(room.bits())])?;
+    match rows.next()? {
+        Some(row) => Ok((bits(row.get(0)?)?, small(row.get(1)?)?)),
+        None => Ok((0, 0)),
+    }
 }
 
-/// Messages of others after a cursor, at most `UNREAD_MAX`. Looks at no more than `UNREAD_SCAN_MAX` events.
-pub(super) fn unread(
+/// The user's cursor in a room, and what is after it.
+pub(super) fn cursor(connection: &Connection, room: RoomId, user: UserId) -> Result<Cursor, Trouble> {
+    let (_, head) = head(connection, room)?.ok_or(StoreError::NotFound)?;
+    let (seq, version) = cursor_place(connection, room, user)?;
+    let (unread, mentioned) = unread(connection, room, user, seq, head)?;
+    Ok(Cursor { seq, version, unread, mentioned })
+}
+
+/// Messages of others after a cursor, without those of people the user has blocked, and those among them that
+/// mention the user; each at most `UNREAD_MAX`. Looks at no more than `UNREAD_SCAN_MAX` events.
+fn unread(
     connection: &Connection,
     room: RoomId,
     user: UserId,
     read: Seq,
     head: Seq,
-) -> Result<u32, Trouble> {
+) -> Result<(u32, u32), Trouble> {
     if read >= head {
-        return Ok(0);
+        return Ok((0, 0));
+    }
+    let from = read.max(head.saturating_sub(UNREAD_SCAN_MAX));
+    let of = [number(room.bits()), number(from), number(user.bits()), i64::from(UNREAD_MAX)];
+    let mut statement = connection.prepare_cached(
+        "SELECT count(*) FROM (
+             SELECT 1 FROM events WHERE room = ?1 AND seq > ?2 AND author <> ?3 AND kind = 'message'
+             AND author NOT IN (SELECT blocked FROM blocks WHERE user = ?3) LIMIT ?4
+         )",
+    )?;
+    let unread = small(statement.query_row(of, |row| row.get(0))?)?;
+    if unread == 0 {
+        return Ok((0, 0));
     }
     let mut statement = connection.prepare_cached(
         "SELECT count(*) FROM (
-             SELECT 1 FROM events WHERE room = ?1 AND seq > ?2 AND author <> ?3 AND kind = ?4 LIMIT ?5
+             SELECT e.seq FROM (
+                 SELECT seq FROM mentions WHERE user = ?3 AND room = ?1 AND seq > ?2
+                 UNION SELECT seq FROM mentions WHERE user = -1 AND room = ?1 AND seq > ?2
+             ) m CROSS JOIN events e ON e.room = ?1 AND e.seq = m.seq
+             WHERE e.author <> ?3 AND e.kind = 'message'
+             AND e.author NOT IN (SELECT blocked FROM blocks WHERE user = ?3) LIMIT ?4
          )",
     )?;
-    let from = read.max(head.saturating_sub(UNREAD_SCAN_MAX));
-    let message = "message";
-    let of = params![number(room.bits()), number(from), number(user.bits()), message, i64::from(UNREAD_MAX)];
-    small(statement.query_row(of, |row| row.get(0))?)
+    Ok((unread, small(statement.query_row(of, |row| row.get(0))?)?))
 }
 
 fn info(connection: &Connection, user: UserId, row: &Row<'_>) -> Result<RoomInfo, Trouble> {
     let id = room_id(row.get(0)?)?;
     let kind = parse_room_kind(text(row, 1)?)?;
-    let (name, peer) = match kind {
-        RoomKind::Public | RoomKind::Private | RoomKind::Group => (Some(room_name(text(row, 2)?)?), None),
-        RoomKind::Direct => (None, Some(User { id: user_id(row.get(6)?)?, name: user_name(text(row, 7)?)? })),
-    };
-    let (epoch, head, read) = (small(row.get(3)?)?, bits(row.get(4)?)?, bits(row.get(5)?)?);
-    let unread = unread(connection, id, user, read, head)?;
-    Ok(RoomInfo { name, peer, epoch, head, read, unread, ..RoomInfo::new(id, kind) })
+    let mut info = RoomInfo::new(id, kind);
+    match kind {
+        RoomKind::Public | RoomKind::Private => info.name = Some(room_name(text(row, 2)?)?),
+        RoomKind::Direct => {
+            info.peer = Some(User { id: user_id(row.get(8)?)?, name: user_name(text(row, 9)?)? });
+        }
+        RoomKind::Group => {
+            info.people = members(connection, id, PEOPLE_MAX)?.0;
+            info.people.retain(|person| person.id != user);
+        }
+    }
+    info.epoch = small(row.get(3)?)?;
+    info.head = bits(row.get(4)?)?;
+    info.read = bits(row.get(5)?)?;
+    info.read_version = small(row.get(6)?)?;
+    info.quiet = row.get(7)?;
+    info.owner = row.get::<_, Option<i64>>(10)?.map(user_id).transpose()?;
+    info.topic = Some(Line::new(text(row, 11)?)).filter(|topic| !topic.as_str().is_empty());
+    info.archived = row.get(12)?;
+    info.slow_seconds = small(row.get(13)?)?;
+    info.muted_until = row.get(14)?;
+    (info.unread, info.mentioned) = unread(connection, id, user, info.read, info.head)?;
+    Ok(info)
 }
 
 /// A room as a member sees it; `NotFound` for anyone else.
@@ -276,29 +457,53 @@ pub(super) fn rooms_of(connection: &Connection, user: UserId) -> Result<Vec<Room
     Ok(infos)
 }
 
-pub(super) fn account(connection: &Connection, id: UserId) -> Result<Account, Trouble> {
-    Ok(Account {
-        user: user(connection, id)?,
-        role: Role::Guest,
-        rooms: rooms_of(connection, id)?,
-        blocked: Vec::new(),
-    })
+/// Whom a user has blocked.
+fn blocked(connection: &Connection, user: UserId) -> Result<Vec<UserId>, Trouble> {
+    let mut statement =
+        connection.prepare_cached("SELECT blocked FROM blocks WHERE user = ?1 ORDER BY id")?;
+    let mut rows = statement.query([number(user.bits())])?;
+    let mut blocked = Vec::new();
+    while let Some(row) = rows.next()? {
+        blocked.push(user_id(row.get(0)?)?);
+    }
+    Ok(blocked)
 }
 
-/// The user of a session, if there is one.
-pub(super) fn identity(connection: &Connection, token: &TokenHash) -> Result<Option<Identity>, Trouble> {
-    let mut statement = connection.prepare_cached("SELECT user FROM sessions WHERE token = ?1")?;
-    let Some(id) = statement.query_row([token.as_slice()], |row| row.get(0)).optional()? else {
-        return Ok(None);
-    };
-    Ok(Some(Identity {
-        user: user(connection, user_id(id)?)?,
-        role: Role::Guest,
-        fresh: false,
-        until: None,
-        scopes: None,
-        only_room: None,
-    }))
+/// The lobby and the rooms that a user is a member of, by id.
+pub(super) fn room_ids_of(connection: &Connection, user: UserId) -> Result<Vec<RoomId>, Trouble> {
+    let mut statement = connection.prepare_cached(
+        "SELECT ?2 AS room UNION ALL SELECT room FROM members WHERE user = ?1 ORDER BY room",
+    )?;
+    let mut rows = statement.query([number(user.bits()), number(LOBBY.bits())])?;
+    let mut rooms = Vec::new();
+    while let Some(row) = rows.next()? {
+        rooms.push(room_id(row.get(0)?)?);
+    }
+    Ok(rooms)
+}
+
+/// How many own the server.
+pub(super) fn owners_count(connection: &Connection) -> Result<u64, Trouble> {
+    let mut statement = connection.prepare_cached("SELECT count(*) FROM users WHERE role = 'owner'")?;
+    bits(statement.query_row([], |row| row.get(0))?)
+}
+
+/// Whether one of two has blocked the other.
+pub(super) fn is_blocked(connection: &Connection, one: UserId, other: UserId) -> Result<bool, Trouble> {
+    let mut statement = connection.prepare_cached(
+        "SELECT 1 FROM blocks WHERE user = ?1 AND blocked = ?2
+         UNION ALL SELECT 1 FROM blocks WHERE user = ?2 AND blocked = ?1",
+    )?;
+    Ok(statement.exists([number(one.bits()), number(other.bits())])?)
+}
+
+pub(super) fn account(connection: &Connection, id: UserId) -> Result<Account, Trouble> {
+    Ok(Account {
+        role: person(connection, id)?.role,
+        user: user(connection, id)?,
+        rooms: rooms_of(connection, id)?,
+        blocked: blocked(connection, id)?,
+    })
 }
 
 /// The room that a key names for a user. A conversation of others is passed over as if it did not exist.
@@ -355,22 +560,4 @@ pub(super) fn directory(connection: &Connection, user: UserId, rows: usize) -> R
         });
     }
     Ok(listings)
-}
-
-/// The kind, the body and the new name of an event, as columns.
-pub(super) fn columns(kind: &EventKind) -> (&'static str, Option<&str>, Option<&str>) {
-    let (body, name) = match kind {
-        EventKind::Message { body, .. } => (Some(body.as_str()), None),
-        EventKind::Renamed { name } => (None, Some(name.as_str())),
-        _ => (None, None),
-    };
-    let kind_name = match kind {
-        EventKind::Message { .. } => "message",
-        EventKind::Created => "created",
-        EventKind::Joined => "joined",
-        EventKind::Left => "left",
-        EventKind::Renamed { .. } => "renamed",
-        _ => "unknown",
-    };
-    (kind_name, body, name)
 }

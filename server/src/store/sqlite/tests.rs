@@ -8,7 +8,7 @@ use shared::protocol::User;
 
 use super::{Medium, OpenError, SqliteStore, WRITES_WAITING_MAX};
 use crate::store::conformance::{append, guest, log, message, say, user_claim, wait};
-use crate::store::{NewSession, Store, StoreError};
+use crate::store::{NewSession, Newcomer, Store, StoreError};
 
 fn store() -> (tempfile::TempDir, SqliteStore) {
     let dir = tempfile::tempdir().unwrap();
@@ -256,7 +256,8 @@ fn memory_is_right_after_a_failed_batch() {
     token[0] = 2;
     let writes = store.writes.clone();
     let guest = super::write_to(&writes, 1, move |writer| {
-        writer.identify(token, UserId::from_bits(2), &[user_claim("Bob")], 5)
+        let newcomer = Newcomer { id: UserId::from_bits(2), names: vec![user_claim("Bob")] };
+        writer.identify(&NewSession::of(token, 5), &newcomer)
     });
     let bob = User { id: UserId::from_bits(2), name: user_claim("Bob").name };
     let said = store.append(vec![message(LOBBY, &bob, "lost", None)]);
