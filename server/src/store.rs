@@ -303,9 +303,10 @@ pub struct Entered {
 pub trait Store: Send + Sync + 'static {
     /// Appends events, each by itself. `kind` is anything but `Unknown`.
     ///
-    /// The answers stand in the order of the batch: `NotFound` for an unknown room, `NotMember` for an author
-    /// who is not in it, `Archived`, `Muted`, `SlowMode` (which whoever keeps the room is free of), and
-    /// `Blocked` in a direct conversation one of whose two has blocked the other.
+    /// The answers stand in the order of the batch: `NotFound` for a room that is unknown to the author,
+    /// `NotMember` for an author who is not in a public one, `Banned`; and for messages `Archived`, `Muted`,
+    /// `SlowMode` (which whoever keeps the room is free of), and `Blocked` in a direct conversation one of
+    /// whose two has blocked the other.
     ///
     /// A message's `mentions` and `all` are the store's to fill: those `@names` (`shared::mentions`) that are
     /// in the room and are not the author, and `@room` or `@here` where the author may.
@@ -392,8 +393,8 @@ pub trait Store: Send + Sync + 'static {
     /// for (each act that needs a right and is about others, a role, the server).
     ///
     /// # Errors
-    /// `NotFound`, `Forbidden`, `TooMany`, `TooManyRooms`, `NameTaken`; `NotMember` for a target that is not in
-    /// the room.
+    /// `NotFound`, `Forbidden`, `TooMany`, `TooManyRooms`, `NameTaken`, `Banned`; `Blocked` to invite somebody
+    /// where one of the two has blocked the other; `NotMember` for a target that is not in the room.
     fn act(&self, by: UserId, act: Act, made: Made, at: Ms) -> Reply<Outcome>;
 
     /// The rows of a list, at most `ROWS_MAX`. `NotFound` for a room that the asker may not see, `Forbidden`.

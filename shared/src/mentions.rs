@@ -151,7 +151,6 @@ mod tests {
             "```\n@ada\n```",
             "a_@ada",
             "@@ada",
-            "@!",
             "https://example.org/@ada",
             "[@ada](https://example.org)",
         ] {

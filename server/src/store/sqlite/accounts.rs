@@ -8,8 +8,11 @@ use shared::rights::Role;
 use super::facts::{Note, permit};
 use super::identities::{self, end, identity, session_user, sessions_but};
 use super::read::Program;
-use super::{Trouble, Writer, number, read};
+use super::{Trouble, Writer, limit, number, read};
 use crate::store::{Applicant, Ended, Identity, Link, NewSession, Newcomer, StoreError, TokenHash, numbered};
+
+/// Sessions of one user; a new one ends the one that was not used for longest.
+const SESSIONS_MAX: usize = 100;
 
 /// A user to be made.
 pub(super) struct NewUser<'a> {
@@ -239,8 +242,29 @@ impl Writer {
                 .prepare_cached("DELETE FROM sessions WHERE user = ?1 AND until <= ?2")?
                 .execute([number(user.bits()), session.at])?;
             writer.make_session(user, session)?;
+            let mut ended = ended;
+            let crowded_out = writer.end_oldest_sessions(user)?;
+            match &mut ended {
+                None if !crowded_out.is_empty() => ended = Some(Ended { user, tokens: crowded_out }),
+                Some(ended) if ended.user == user => ended.tokens.extend(crowded_out),
+                _ => {}
+            }
             Ok((writer.identity_of(user, session, false)?, ended))
         })
+    }
+
+    /// Ends those sessions of a user that are too many.
+    fn end_oldest_sessions(&self, user: UserId) -> Result<Vec<TokenHash>, Trouble> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT token FROM sessions WHERE user = ?1 ORDER BY max(at, used) DESC, token LIMIT -1 OFFSET ?2",
+        )?;
+        let mut rows = statement.query([number(user.bits()), limit(SESSIONS_MAX)])?;
+        let mut tokens = Vec::new();
+        while let Some(row) = rows.next()? {
+            tokens.push(read::token(row, 0)?);
+        }
+        tokens.iter().try_for_each(|token| self.end_session(token))?;
+        Ok(tokens)
     }
 
     fn check_ban(&self, user: UserId, at: Ms) -> Result<(), Trouble> {

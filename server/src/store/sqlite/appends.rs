@@ -145,7 +145,7 @@ impl Writer {
             };
             self.remember_said(room, user, said_at);
             if counts(said_at, at, window) && !self.facts(room, user)?.may(Right::SlowMode) {
-                return Err(StoreError::SlowMode(said_at + window).into());
+                return Err(StoreError::SlowMode(said_at.saturating_add(window)).into());
             }
         }
         Ok(place)

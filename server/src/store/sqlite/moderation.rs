@@ -56,6 +56,9 @@ impl Writer {
         facts.demand(Right::Mute)?;
         let target = self.target(&facts, &by, target)?.user;
         let of = [number(room.bits()), number(target.id.bits())];
+        self.connection
+            .prepare_cached("DELETE FROM mutes WHERE room = ?1 AND until <= ?2")?
+            .execute([of[0], at])?;
         let until = at.saturating_add(Ms::from(seconds) * 1_000);
         if seconds == 0 {
             let unmuted = self
@@ -247,11 +250,11 @@ impl Writer {
     ) -> Result<Outcome, Trouble> {
         demand(by, Right::SetRole)?;
         let person = self.person(target)?;
-        // A guest becomes a member by a password, and a program is one.
-        permit(person.role > Role::Guest && role > Role::Guest && person.program.is_none())?;
         if person.role == role {
             return Ok(Outcome::default());
         }
+        // A guest becomes a member by a password, and a program is one for ever.
+        permit(person.role > Role::Guest && role > Role::Guest && person.program.is_none())?;
         let is_last = person.role == Role::Owner && read::owners_count(&self.connection)? <= 1;
         permit(!is_last)?;
         self.set_role_of(target, role)?;

@@ -1,6 +1,6 @@
 //! Rooms: how they come to be, who enters and who leaves, and the acts of those who keep them.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use shared::acts::{GROUP_MAX, SLOW_SECONDS_MAX};
 use shared::model::{Claim, LOBBY, Line, Ms, RoomId, RoomName, Seq, UserId};
 use shared::protocol::{Event, EventKind, RoomKind, User};
@@ -412,22 +412,25 @@ impl Writer {
         Ok(Outcome { events: vec![self.tell(room, by, at, kind)?], ..Outcome::default() })
     }
 
-    /// Takes somebody out of a room. If it was theirs, it is the one's who has been in it longest.
-    pub(super) fn end_membership(&mut self, room: RoomId, user: UserId) -> Result<(), Trouble> {
+    /// Takes somebody out of a room. If it was theirs, it is the one's who has been in it longest, who is the
+    /// answer.
+    pub(super) fn end_membership(&mut self, room: RoomId, user: UserId) -> Result<Option<UserId>, Trouble> {
         self.connection
             .prepare_cached("DELETE FROM members WHERE user = ?1 AND room = ?2")?
             .execute([number(user.bits()), number(room.bits())])?;
         self.memberships.remove(&(room, user));
         self.count_members(room, -1)?;
-        self.connection
+        let heir: Option<Option<i64>> = self
+            .connection
             .prepare_cached(
                 "UPDATE rooms SET owner = (
                      SELECT m.user FROM members m JOIN users u ON u.id = m.user
                      WHERE m.room = ?1 AND u.bot IS NULL ORDER BY m.at, m.user LIMIT 1
-                 ) WHERE id = ?1 AND owner = ?2",
+                 ) WHERE id = ?1 AND owner = ?2 RETURNING owner",
             )?
-            .execute([number(room.bits()), number(user.bits())])?;
-        Ok(())
+            .query_row([number(room.bits()), number(user.bits())], |row| row.get(0))
+            .optional()?;
+        heir.flatten().map(read::user_id).transpose()
     }
 
     fn set_owner(&self, room: RoomId, owner: Option<UserId>) -> Result<(), Trouble> {
