@@ -10,7 +10,6 @@ use shared::protocol::{Event, EventKind, RoomInfo, RoomKind, UNREAD_MAX, User};
 use uuid::Uuid;
 
 use super::memory::MemoryStore;
-use super::sqlite::SqliteStore;
 use super::{
     Append, Appended, Cursor, Identity, NewSession, Newcomer, Reply, RoomKey, Store, StoreError, TokenHash,
 };
@@ -22,18 +21,27 @@ macro_rules! suite {
     ($($clause:ident),* $(,)?) => {
         mod memory {
             $(#[test] fn $clause() {
-                let store = super::MemoryStore::new([7; 32]);
-                super::$clause(&|| super::Arc::new(store.clone()));
+                let store = crate::store::memory::MemoryStore::new([7; 32]);
+                super::$clause(&|| std::sync::Arc::new(store.clone()));
             })*
         }
         mod sqlite {
             $(#[test] fn $clause() {
                 let dir = tempfile::tempdir().unwrap();
-                super::$clause(&|| super::Arc::new(super::SqliteStore::open(dir.path()).unwrap()));
+                let open = || crate::store::sqlite::SqliteStore::open(dir.path()).unwrap();
+                super::$clause(&|| std::sync::Arc::new(open()));
             })*
         }
     };
 }
+
+mod accounts;
+mod bots;
+mod cursors;
+mod moderation;
+mod people;
+mod rights;
+mod rooms;
 
 suite! {
     seqs_have_no_holes_under_concurrent_writers,

@@ -12,7 +12,7 @@ use super::{Trouble, Writer, limit, number};
 use crate::store::StoreError;
 
 /// Rows of the audit log that are kept.
-const AUDIT_MAX: usize = 10_000;
+pub(super) const AUDIT_MAX: usize = 10_000;
 
 /// A room, and what a user is in it.
 pub(super) struct Facts {

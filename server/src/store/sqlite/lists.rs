@@ -1,6 +1,6 @@
 //! The lists one may look into.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use shared::acts::{Entry, List, ROWS_MAX};
 use shared::model::{Ms, RoomId, UserId, UserName};
 use shared::protocol::User;
@@ -187,21 +187,13 @@ fn hooks(
 }
 
 fn users(connection: &Connection, prefix: &str, before: Option<&str>) -> Result<Vec<Entry>, Trouble> {
-    let key = UserName::search_key(prefix);
-    let last: String = match before {
-        None => String::new(),
-        Some(id) => connection
-            .prepare_cached("SELECT skeleton FROM users WHERE id = ?1")?
-            .query_row([row_number(id)?], |row| row.get(0))
-            .optional()?
-            .ok_or(StoreError::NotFound)?,
+    let (last_name, last_id) = match before {
+        None => (String::new(), -1),
+        Some(id) => {
+            let user = read::user(connection, user_id(row_number(id)?)?)?;
+            (user.name.to_string(), number(user.id.bits()))
+        }
     };
-    let mut statement = connection.prepare_cached(
-        "SELECT id, name, role FROM users
-         WHERE skeleton >= ?1 AND skeleton < ?2 AND skeleton > ?3 AND bot IS NOT 'hook'
-         ORDER BY skeleton LIMIT ?4",
-    )?;
-    let end = format!("{key}{}", char::MAX);
     let user = |row: &Row<'_>| {
         let user = user_in(row, 0)?.ok_or_else(|| damaged("a user"))?;
         Ok(Entry {
@@ -211,7 +203,24 @@ fn users(connection: &Connection, prefix: &str, before: Option<&str>) -> Result<
             ..Entry::default()
         })
     };
-    collect(statement.query(params![key, end, last, limit(ROWS_MAX)])?, user)
+    let key = UserName::search_key(prefix);
+    // All of many are read in the order of an index; some of them are sorted.
+    if key.is_empty() {
+        let mut statement = connection.prepare_cached(
+            "SELECT id, name, role FROM users
+             WHERE (name COLLATE NOCASE, id) > (?1, ?2) AND bot IS NOT 'hook'
+             ORDER BY name COLLATE NOCASE, id LIMIT ?3",
+        )?;
+        return collect(statement.query(params![last_name, last_id, limit(ROWS_MAX)])?, user);
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT id, name, role FROM users
+         WHERE skeleton >= ?1 AND skeleton < ?2 AND +bot IS NOT 'hook'
+         AND (+name COLLATE NOCASE, +id) > (?3, ?4)
+         ORDER BY +name COLLATE NOCASE, +id LIMIT ?5",
+    )?;
+    let end = format!("{key}{}", char::MAX);
+    collect(statement.query(params![key, end, last_name, last_id, limit(ROWS_MAX)])?, user)
 }
 
 fn links(

@@ -231,11 +231,15 @@ impl Writer {
         facts.demand(Right::Remove)?;
         facts.spare_lobby()?;
         let person = self.target(&facts, &by, target)?;
-        self.end_membership(room, target)?;
+        let heir = self.end_membership(room, target)?;
         let note = Note { kind: "remove", by: by.id, user: Some(target), room: Some(room), text: "" };
         self.note(&note, at)?;
-        let event = self.tell(room, by, at, EventKind::Removed { target: person.user })?;
-        Ok(Outcome { events: vec![event], memberships: vec![(target, room, false)], ..Outcome::default() })
+        let mut events = vec![self.tell(room, by.clone(), at, EventKind::Removed { target: person.user })?];
+        if let Some(heir) = heir {
+            let target = read::user(&self.connection, heir)?;
+            events.push(self.tell(room, by, at, EventKind::Transferred { target })?);
+        }
+        Ok(Outcome { events, memberships: vec![(target, room, false)], ..Outcome::default() })
     }
 
     pub(super) fn transfer(

@@ -11,7 +11,7 @@ use shared::protocol::RoomKind;
 use super::{OpenError, number};
 
 /// `user_version` n is the state after the first n of these.
-const MIGRATIONS: &[&str] = &[TALK, PEOPLE];
+pub(super) const MIGRATIONS: &[&str] = &[TALK, PEOPLE];
 
 /// People talk in public rooms and direct conversations.
 const TALK: &str = "
@@ -84,6 +84,7 @@ const PEOPLE: &str = "
     ALTER TABLE users ADD COLUMN bot TEXT;
     ALTER TABLE users ADD COLUMN bot_owner INTEGER REFERENCES users (id);
     CREATE INDEX users_bots ON users (bot_owner) WHERE bot_owner IS NOT NULL;
+    CREATE INDEX users_name ON users (name COLLATE NOCASE);
     CREATE INDEX users_owners ON users (role) WHERE role = 'owner';
 
     ALTER TABLE sessions ADD COLUMN device TEXT NOT NULL DEFAULT '';
@@ -253,7 +254,7 @@ pub(in crate::store) fn prepare(connection: &mut Connection, dir: &Path) -> Resu
 }
 
 /// Runs those of the migrations that are still to be run.
-fn migrate(connection: &Connection, migrations: &[&str], dir: &Path) -> Result<(), OpenError> {
+pub(super) fn migrate(connection: &Connection, migrations: &[&str], dir: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::Database { dir: dir.to_owned(), error };
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
     let known = migrations.len() as i64;

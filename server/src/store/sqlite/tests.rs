@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use rusqlite::Connection;
-use shared::model::{LOBBY, UserId};
-use shared::protocol::User;
+use shared::acts::{Act, List};
+use shared::model::{LOBBY, Line, RoomId, RoomName, UserId};
+use shared::protocol::{RoomKind, User};
+use shared::rights::Role;
 
+use super::facts::{AUDIT_MAX, Note};
+use super::write::PURGE_MAX;
 use super::{Medium, OpenError, SqliteStore, WRITES_WAITING_MAX};
 use crate::store::conformance::{append, guest, log, message, say, user_claim, wait};
-use crate::store::{NewSession, Newcomer, Store, StoreError};
+use crate::store::{ListQuery, Made, NewSession, Newcomer, RoomKey, Store, StoreError};
 
 fn store() -> (tempfile::TempDir, SqliteStore) {
     let dir = tempfile::tempdir().unwrap();
@@ -222,9 +226,9 @@ fn a_full_disk_is_survived() {
     let release = hold(&store);
     let replies: Vec<_> = (0..50).map(|_| store.append(vec![message(LOBBY, &ada, &long, None)])).collect();
     let joins = store.create_room(
-        shared::model::RoomId::from_bits(50),
-        shared::protocol::RoomKind::Public,
-        shared::model::RoomName::claim("den").unwrap(),
+        RoomId::from_bits(50),
+        RoomKind::Public,
+        RoomName::claim("den").unwrap(),
         ada.id,
         0,
         5,
@@ -238,7 +242,7 @@ fn a_full_disk_is_survived() {
 
     set_room(&store, None);
     assert_eq!(say(&store, LOBBY, &ada, "space again").seq, acknowledged + 1);
-    assert!(wait(store.members(shared::model::RoomId::from_bits(50), 9)).is_err());
+    assert!(wait(store.members(RoomId::from_bits(50), 9)).is_err());
     drop(store);
     let store = SqliteStore::open(&dir.path().join("data")).unwrap();
     assert_eq!(log(&store, LOBBY).len() as u64, acknowledged + 1);
@@ -319,4 +323,123 @@ fn kinds_of_a_newer_server_keep_their_place() {
     wait(store.write(1, |writer| Ok(writer.connection.execute("UPDATE events SET kind = 'new'", [])?)))
         .unwrap();
     assert_eq!(log(&store, LOBBY)[0].kind, shared::protocol::EventKind::Unknown);
+}
+
+/// A database as the first schema left it, with people who talked.
+fn first_database(path: &std::path::Path) {
+    let connection = Connection::open(path).unwrap();
+    super::schema::migrate(&connection, &super::schema::MIGRATIONS[..1], path).unwrap();
+    let name = |text| user_claim(text).skeleton;
+    for (id, user) in [(1, "Ada"), (2, "Bob"), (3, "Eve")] {
+        let row = (id, user, name(user));
+        connection.execute("INSERT INTO users (id, name, skeleton, at) VALUES (?1, ?2, ?3, 5)", row).unwrap();
+    }
+    connection
+        .execute_batch(
+            "INSERT INTO rooms (id, kind, name, skeleton, epoch, members, at)
+             VALUES (1, 'public', 'lobby', 'lobby', 1, 3, 0), (50, 'public', 'den', 'den', 3, 2, 6),
+                    (51, 'public', 'left', 'left', 1, 2, 6), (52, 'public', 'empty', 'empty', 1, 0, 6);
+             INSERT INTO rooms (id, kind, low, high, epoch, members, at) VALUES (53, 'direct', 1, 2, 1, 2, 6);
+             INSERT INTO members (user, room, at)
+             VALUES (1, 50, 6), (2, 50, 7), (2, 51, 9), (3, 51, 8), (1, 53, 6), (2, 53, 6);
+             INSERT INTO events (room, seq, at, author, author_name, kind, body) VALUES
+                 (50, 1, 6, 1, 'Ada', 'created', NULL), (50, 2, 7, 2, 'Bob', 'message', 'hello @Ada'),
+                 (51, 1, 6, 1, 'Ada', 'created', NULL), (52, 1, 6, 1, 'Ada', 'created', NULL),
+                 (53, 1, 6, 1, 'Ada', 'created', NULL), (1, 1, 6, 1, 'Ada', 'message', 'hi');
+             INSERT INTO cursors (user, room, read) VALUES (1, 50, 1), (2, 50, 2);
+             INSERT INTO meta (key, value) VALUES ('secret', zeroblob(32));",
+        )
+        .unwrap();
+    let mut token = [0u8; 32];
+    token[0] = 1;
+    connection
+        .execute("INSERT INTO sessions (token, user, at) VALUES (?1, 1, 5)", [token.as_slice()])
+        .unwrap();
+}
+
+#[test]
+fn the_first_database_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    first_database(&dir.path().join("magpie.db"));
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let mut token = [0; 32];
+    token[0] = 1;
+    let ada = wait(store.identify(NewSession::of(token, 9), None)).unwrap();
+    assert_eq!((ada.user.name.as_str(), ada.role, ada.until), ("Ada", Role::Guest, None));
+    let info = |room, user| wait(store.room_info(RoomId::from_bits(room), UserId::from_bits(user)));
+    let den = info(50, 1).unwrap();
+    assert_eq!((den.owner, den.epoch, den.head, den.read), (Some(ada.user.id), 3, 2, 1));
+    assert_eq!(
+        (den.unread, den.mentioned, den.topic, den.archived, den.slow_seconds),
+        (1, 0, None, false, 0)
+    );
+    // Who made the room has left it: it is Eve's, who has been in it longest.
+    assert_eq!(info(51, 2).unwrap().owner, Some(UserId::from_bits(3)));
+    let direct = info(53, 2).unwrap();
+    assert_eq!((direct.owner, direct.peer), (None, Some(ada.user.clone())));
+    assert_eq!(info(1, 2).unwrap().owner, None);
+    let sessions = ListQuery {
+        list: List::Sessions,
+        room: None,
+        text: Line::default(),
+        before: None,
+        session: token,
+        at: 9,
+    };
+    let listed = wait(store.list(ada.user.id, sessions)).unwrap();
+    assert_eq!((listed.len(), listed[0].at, listed[0].until, listed[0].current), (1, Some(5), None, true));
+    assert_eq!(log(&store, RoomId::from_bits(50)).len(), 2);
+    assert_eq!(say(&store, RoomId::from_bits(50), &ada.user, "still here").seq, 3);
+    assert_eq!(Medium::secret(&store), [0; 32]);
+    assert!(
+        wait(store.join(RoomKey::parse(&RoomId::from_bits(52).to_string()), ada.user.id, 0, 9))
+            .unwrap()
+            .info
+            .owner
+            .is_none()
+    );
+}
+
+fn count(store: &SqliteStore, table: &'static str) -> i64 {
+    wait(store.write(1, move |writer| {
+        Ok(writer.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?)
+    }))
+    .unwrap()
+}
+
+#[test]
+fn what_was_said_in_a_deleted_room_is_taken_away_bit_by_bit() {
+    let (dir, store) = store();
+    let ada = guest(&store, 1, "Ada");
+    let den = RoomId::from_bits(50);
+    let name = RoomName::claim("den").unwrap();
+    wait(store.create_room(den, RoomKind::Public, name, ada.id, 0, 5)).unwrap();
+    for _ in 0..3 {
+        let batch = (0..PURGE_MAX / 2).map(|_| message(den, &ada, "x", None)).collect();
+        wait(store.append(batch)).unwrap();
+    }
+    let made = Made { session: [0; 32], id: 1, secret: [0; 32] };
+    wait(store.act(ada.id, Act::DeleteRoom { room: den }, made, 6)).unwrap();
+    // The commit that deleted it took away the first part, the next one the rest, also after a restart.
+    assert_eq!(count(&store, "events"), (PURGE_MAX / 2) as i64 + 1);
+    drop(store);
+    let store = SqliteStore::open(&dir.path().join("data")).unwrap();
+    wait(store.check()).unwrap();
+    assert_eq!((count(&store, "events"), count(&store, "purges")), (0, 0));
+}
+
+#[test]
+fn the_audit_log_is_bounded() {
+    let (_dir, store) = store();
+    let ada = guest(&store, 1, "Ada");
+    wait(store.write(1, move |writer| {
+        for n in 0..AUDIT_MAX + 5 {
+            let text = n.to_string();
+            writer.note(&Note { kind: "test", by: ada.id, user: None, room: None, text: &text }, 5)?;
+        }
+        Ok(())
+    }))
+    .unwrap();
+    assert_eq!(count(&store, "audit"), AUDIT_MAX as i64);
+    assert_eq!(count(&store, "audit WHERE text = '5'"), 1, "the newest stay");
 }

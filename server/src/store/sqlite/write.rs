@@ -15,7 +15,7 @@ use super::{Trouble, limit};
 /// Weight of the changes in one transaction; the last may go over it.
 const BATCH_MAX: usize = 4_096;
 /// Events of a deleted room that are taken away in one transaction.
-const PURGE_MAX: usize = 10_000;
+pub(super) const PURGE_MAX: usize = 10_000;
 
 /// A change: run inside the transaction; what it returns is called after the commit. An error means that the
 /// transaction is lost.
