@@ -4,6 +4,9 @@
 //! answered with rows that all have the same optional fields. Who may do what is in `rights`. This file must
 //! not know who acts, or what follows.
 
+#[cfg(feature = "names")]
+mod check;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Line, Ms, RoomId, Seq, UserId};
@@ -14,6 +17,12 @@ use crate::rights::Role;
 pub const GROUP_MAX: usize = 9;
 /// Longest pause between two messages of one person in slow mode, in seconds.
 pub const SLOW_SECONDS_MAX: u32 = 6 * 3_600;
+/// Longest time that can be set for a mute, ban, token or invitation, in seconds: ten years.
+pub const SECONDS_MAX: u32 = 10 * 366 * 86_400;
+/// Longest address of a webhook, in bytes.
+pub const HOOK_URL_BYTES_MAX: usize = 1_000;
+/// Longest id of a row, in bytes.
+pub const ROW_ID_BYTES_MAX: usize = 64;
 /// Rows of one list.
 pub const ROWS_MAX: usize = 100;
 /// Bots that one user can make; and tokens of one bot.
@@ -248,7 +257,7 @@ impl Act {
 }
 
 /// What a bot's token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Hear what is said in the rooms it is in, and read their history.

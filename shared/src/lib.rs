@@ -7,6 +7,7 @@ pub mod acts;
 pub mod markdown;
 pub mod mentions;
 pub mod model;
+pub mod network;
 pub mod presence;
 pub mod protocol;
 pub mod rights;

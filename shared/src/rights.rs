@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::RoomKind;
+use crate::acts::Scope;
+use crate::protocol::{ClientEnvelope, RoomKind};
 
 /// What a user is on this server. Each may all that those before it may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -151,6 +152,37 @@ pub fn may(right: Right, role: Role, standing: Standing, kind: RoomKind) -> bool
         Right::CreatePrivate | Right::MakeBot => role >= Role::Member,
         Right::ReadReports | Right::Ban | Right::InviteToServer => role >= Role::Moderator,
         Right::ResetPassword | Right::SetRole | Right::ReadAudit => role == Role::Owner,
+    }
+}
+
+/// What a connection must have to ask for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// Nothing more than to be connected.
+    Nothing,
+    /// A session of a person, or a bot's token with this scope.
+    Scope(Scope),
+    /// A session of a person.
+    Session,
+}
+
+/// What a request needs of the connection it comes from.
+pub fn need(envelope: &ClientEnvelope) -> Need {
+    match envelope {
+        ClientEnvelope::Hello { .. } | ClientEnvelope::Ping { .. } | ClientEnvelope::Presence { .. } => {
+            Need::Nothing
+        }
+        ClientEnvelope::Join { .. }
+        | ClientEnvelope::Create { .. }
+        | ClientEnvelope::Direct { .. }
+        | ClientEnvelope::Group { .. }
+        | ClientEnvelope::Leave { .. } => Need::Scope(Scope::Join),
+        ClientEnvelope::History { .. }
+        | ClientEnvelope::Read { .. }
+        | ClientEnvelope::Members { .. }
+        | ClientEnvelope::Directory => Need::Scope(Scope::Read),
+        ClientEnvelope::Send { .. } | ClientEnvelope::Typing { .. } => Need::Scope(Scope::Send),
+        ClientEnvelope::Rename { .. } | ClientEnvelope::Act(_) | ClientEnvelope::List { .. } => Need::Session,
     }
 }
 
