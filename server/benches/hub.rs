@@ -35,7 +35,7 @@ impl Driver {
         let sink = hints.clone();
         broker.attach(1, Arc::new(move |hint| sink.lock().unwrap().push(hint)));
         let config = HubConfig { message_rate: 0, request_rate: 0, ..HubConfig::default() };
-        let hub = Hub::new(1, config, broker.is_lossy(), 1);
+        let hub = Hub::new(1, config, broker.is_lossy(), [1; 32]);
         let store = MemoryStore::new([0; 32]);
         let mut driver = Self { hub, store, broker, hints, effects: Vec::new(), refs: 0 };
         for conn in 0..members {

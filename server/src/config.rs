@@ -200,6 +200,7 @@ impl Config {
                 rooms_per_user: self.max_rooms_per_user,
                 message_chars: self.max_message_chars,
                 frame_bytes: self.max_frame_bytes as usize,
+                ..HubConfig::default()
             },
             send_queue_bytes: self.send_queue_bytes,
             ping_interval: Duration::from_secs(self.ping_interval),

@@ -172,14 +172,14 @@ struct Shard {
 }
 
 impl Engine {
-    /// An engine without connections, attached to the broker.
+    /// An engine without connections, attached to the broker. `seed` must come from the system's random source.
     pub fn new(
         id: HubId,
         config: EngineConfig,
         store: Arc<dyn Store>,
         broker: Arc<dyn Broker>,
         pressure: Arc<Pressure>,
-        seed: u64,
+        seed: [u8; 32],
     ) -> Rc<Self> {
         let wake = Arc::new(Notify::new());
         let hints = Hints::new(pressure.clone());

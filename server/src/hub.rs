@@ -4,34 +4,40 @@
 //! clock, thread or database; of the store and the broker it knows the words, not the adapters. Several hubs
 //! (one in each of several nodes) are peers: all they share is the store and the broker's hints.
 
+mod acts;
 mod answers;
 mod arrivals;
+mod endings;
+mod hints;
 mod membership;
 mod presence;
+mod rates;
 mod requests;
 mod room;
 mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use shared::acts::{Act, Entry};
+use shared::acts::{Act, Entry, List};
 use shared::model::{BODY_CHARS_MAX, Claim, Line, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{
-    CloseCode, Event, FRAME_BYTES_MAX, Failure, Listing, PAGE_EVENTS_MAX, PlainMessage, Presence, RoomInfo,
-    RoomKind, SERVER_NAME, ServerEnvelope, User, encode,
+    CloseCode, Event, FRAME_BYTES_MAX, Failure, Listing, PlainMessage, Presence, RoomInfo, RoomKind,
+    SERVER_NAME, ServerEnvelope, User, encode,
 };
 
 use crate::broker::{Hint, HubId, Topic};
 use crate::encoded::Encoded;
+use crate::secrets::Secrets;
 use crate::store::{
     Account, Append, Appended, Cursor, Entered, Identity, ListQuery, Made, NewSession, Newcomer, Outcome,
     Page, RoomKey, StoreError, TokenHash,
 };
-use membership::deliver;
+use acts::Acting;
+use rates::Rates;
 use room::Room;
 use session::Session;
 pub use session::{Mode, Request};
@@ -58,7 +64,7 @@ const HEADS_EVERY_MS: Ms = 3_000;
 /// How long an event may be late behind its successor before the store is read. Hubs of one process deliver
 /// a little out of order when they are busy.
 const HOLE_GRACE_MS: Ms = 50;
-/// Fastest typing signals of one connection that are passed on.
+/// Fastest typing signals of one user that are passed on.
 const TYPING_EVERY_MS: Ms = 1_000;
 /// Bytes of pages in the answer to one `hello`. A client that is not told all asks by `join`.
 const RESUME_BYTES_MAX: usize = 1024 * 1024;
@@ -68,26 +74,44 @@ const PLAIN_CROWD: usize = 1_000;
 /// What an operator can set.
 #[derive(Clone, Copy, Debug)]
 pub struct HubConfig {
-    /// Messages a second of one connection; 0 is no limit.
+    /// Messages a second of one user; 0 is no limit.
     pub message_rate: u32,
-    /// Requests of any kind a second of one connection; 0 is no limit.
+    /// Requests of any kind a second of one user; 0 is no limit.
     pub request_rate: u32,
+    /// Rooms that one user makes, joins or opens in a minute; 0 is no limit.
+    pub entry_rate: u32,
+    /// Acts and new names of one user in a minute; 0 is no limit.
+    pub act_rate: u32,
+    /// Lists that one user looks into in a minute; 0 is no limit.
+    pub list_rate: u32,
+    /// Connections of one user; 0 is no limit.
+    pub connections_per_user: usize,
     /// Rooms of one user, the lobby not counted; 0 is no limit.
     pub rooms_per_user: usize,
     /// Characters of one message; 0 is no limit but the frame's.
     pub message_chars: usize,
     /// Bytes of one frame; only told to clients here.
     pub frame_bytes: usize,
+    /// How long a guest's session lasts.
+    pub session_ms: Ms,
 }
+
+/// 400 days: longer than that no browser keeps a cookie.
+const SESSION_MS: Ms = 400 * 86_400_000;
 
 impl Default for HubConfig {
     fn default() -> Self {
         Self {
             message_rate: 10,
             request_rate: 50,
+            entry_rate: 60,
+            act_rate: 60,
+            list_rate: 60,
+            connections_per_user: 50,
             rooms_per_user: 200,
             message_chars: BODY_CHARS_MAX,
             frame_bytes: FRAME_BYTES_MAX,
+            session_ms: SESSION_MS,
         }
     }
 }
@@ -242,7 +266,8 @@ enum Pending {
     Load(RoomId),
     /// What a room lacks.
     Fetch(RoomId),
-    Heads,
+    /// Of these rooms.
+    Heads(Vec<RoomId>),
     Send {
         asker: Asker,
         room: RoomId,
@@ -297,11 +322,26 @@ enum Pending {
         room: RoomId,
     },
     Directory(Asker),
-    /// A room that the user entered elsewhere.
-    Attach {
-        user: UserId,
-        room: RoomId,
+    Act(Box<Acting>),
+    List {
+        asker: Asker,
+        list: List,
+        room: Option<RoomId>,
     },
+    Touch,
+    /// What is to be read again for a user.
+    Look(Look),
+}
+
+/// What of a user has changed elsewhere, or may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// They entered a room.
+    Attach { user: UserId, room: RoomId },
+    /// A room looks different to them.
+    Room { user: UserId, room: RoomId },
+    /// What they are, or whom they have blocked.
+    Account { user: UserId },
 }
 
 /// What goes on once a room is loaded.
@@ -318,6 +358,9 @@ struct Present {
     user: User,
     conns: Vec<Conn>,
     rooms: Vec<RoomId>,
+    /// Whose messages do not count as unread.
+    blocked: Vec<UserId>,
+    rates: Rates,
     /// What the rooms were told.
     told: Presence,
     /// Without connections: when that becomes known.
@@ -334,7 +377,11 @@ pub struct Hub {
     config: HubConfig,
     /// Whether hints can be lost.
     lossy: bool,
+    /// For ids and guests' names.
     rng: Rng,
+    secrets: Secrets,
+    /// The step's `now`.
+    now: Ms,
     serial: u64,
     sessions: Vec<Option<Session>>,
     users: HashMap<UserId, Present>,
@@ -355,8 +402,17 @@ pub struct Hub {
     heads_at: Ms,
     /// The store failed, perhaps after it had written: heads must be compared.
     in_doubt: bool,
-    /// Users whose new rooms could not be read.
-    reattach: Vec<(UserId, RoomId)>,
+    /// What could not be read again for a user.
+    overlooked: Vec<Look>,
+    /// Sessions that were ended lately, and when.
+    ended: HashMap<TokenHash, Ms>,
+    /// Connections whose sessions end by themselves before `horizon`, with their serials.
+    endings: BTreeMap<(Ms, Conn), u64>,
+    horizon: Ms,
+    /// Sessions used in this period, each connection's once.
+    used: Vec<TokenHash>,
+    period: u32,
+    touched_at: Ms,
     sweep_at: Ms,
     /// What to add to `now` for the time of day. `now` itself never jumps.
     wall_offset: Ms,
@@ -366,13 +422,17 @@ pub struct Hub {
 type Out<'a> = &'a mut Vec<Effect>;
 
 impl Hub {
-    /// A hub without sessions. `seed` feeds ids and guests' names; `lossy` is the broker's `is_lossy`.
-    pub fn new(id: HubId, config: HubConfig, lossy: bool, seed: u64) -> Self {
+    /// A hub without sessions. `seed` feeds ids, guests' names and secrets: nobody must know it. `lossy` is the
+    /// broker's `is_lossy`.
+    pub fn new(id: HubId, config: HubConfig, lossy: bool, seed: [u8; 32]) -> Self {
+        let secrets = Secrets::new(seed);
         Self {
             id,
             config,
             lossy,
-            rng: Rng::with_seed(seed),
+            rng: Rng::with_seed(secrets.number()),
+            secrets,
+            now: 0,
             serial: 0,
             sessions: Vec::new(),
             users: HashMap::new(),
@@ -387,7 +447,13 @@ impl Hub {
             refetch: HashSet::new(),
             heads_at: 0,
             in_doubt: false,
-            reattach: Vec::new(),
+            overlooked: Vec::new(),
+            ended: HashMap::new(),
+            endings: BTreeMap::new(),
+            horizon: 0,
+            used: Vec::new(),
+            period: 1,
+            touched_at: 0,
             sweep_at: 0,
             wall_offset: 0,
         }
@@ -395,6 +461,7 @@ impl Hub {
 
     /// One step. `now`: milliseconds on a clock that never jumps, from any beginning.
     pub fn handle(&mut self, now: Ms, input: Input, out: Out) {
+        self.now = now;
         match input {
             Input::Connected { conn, mode, arrival } => self.connected(now, conn, mode, arrival, out),
             Input::Request { conn, request } => self.request(now, conn, request, out),
@@ -480,126 +547,6 @@ impl Hub {
         out.push(Effect::Append { ticket: self.serial, append });
     }
 
-    fn hint(&mut self, now: Ms, hint: Hint, out: Out) {
-        match hint {
-            Hint::Event(logged) => {
-                let id = logged.event.room;
-                let Some(room) = self.rooms.get_mut(&id) else { return };
-                let delivered = room.apply(logged);
-                deliver(id, !room.plain.is_empty(), &delivered, out);
-                self.note_hole(now, id, out);
-            }
-            Hint::Presence { origin, room, user, presence } => {
-                self.presence_in(origin, room, user, presence, out);
-            }
-            Hint::PresenceWanted { origin, room } => {
-                if origin != self.id {
-                    self.tell_all_presence_in(room, out);
-                }
-            }
-            Hint::Typing { room, user } => {
-                let full = Some(encode_shared(&ServerEnvelope::Typing { room, user }));
-                out.push(Effect::Fanout { room, full, plain: None });
-            }
-            Hint::Read { user, room, cursor } => {
-                self.note_change(user);
-                let Cursor { seq, version, unread, mentioned } = cursor;
-                self.to_user(user, &ServerEnvelope::Read { room, seq, version, unread, mentioned }, out);
-            }
-            Hint::Renamed { user } => {
-                let Some(present) = self.users.get_mut(&user.id) else { return };
-                present.user = user.clone();
-                self.note_change(user.id);
-                self.to_user(user.id, &ServerEnvelope::Renamed { user: user.clone() }, out);
-                self.tell_presence(user.id, true, out);
-            }
-            Hint::Membership { user, room, member: true } => {
-                self.note_change(user);
-                let Some(present) = self.users.get(&user) else { return };
-                let is_everywhere = present
-                    .conns
-                    .iter()
-                    .filter_map(|conn| self.session(*conn))
-                    .all(|session| session.mode == Mode::Plain || session.listens_to(room));
-                if !is_everywhere || !present.rooms.contains(&room) {
-                    self.ask(Pending::Attach { user, room }, Query::RoomInfo { room, user }, out);
-                }
-            }
-            Hint::Membership { user, room, member: false } => {
-                self.detach(now, user, room, out);
-                // They may have come back by way of another hub, whose hint was faster.
-                if self.users.contains_key(&user) {
-                    self.ask(Pending::Attach { user, room }, Query::RoomInfo { room, user }, out);
-                }
-            }
-            Hint::Ended(_) | Hint::User { .. } | Hint::Room { .. } | Hint::Rules => {}
-            Hint::Announcement { text, at } => {
-                let plain =
-                    encode_shared(&PlainMessage { sender: SERVER_NAME.into(), message: text.clone() });
-                let full = encode_shared(&ServerEnvelope::Announcement { text, at });
-                out.push(Effect::Everyone { full, plain });
-            }
-        }
-    }
-
-    fn tick(&mut self, now: Ms, out: Out) {
-        let due = |user: &&UserId| {
-            self.users.get(user).is_none_or(|present| present.absent_at.is_some_and(|at| at <= now))
-        };
-        for user in self.absent.iter().filter(due).copied().collect::<Vec<_>>() {
-            self.gone(user, out);
-        }
-        self.flush_presence(now, out);
-        for id in std::mem::take(&mut self.holes) {
-            self.note_hole(now, id, out);
-        }
-        for id in std::mem::take(&mut self.answering) {
-            if let Some(room) = self.rooms.get_mut(&id) {
-                room.forget_answers();
-            }
-        }
-        if now - self.heads_at >= HEADS_EVERY_MS {
-            self.heads_at = now;
-            for id in std::mem::take(&mut self.refetch) {
-                self.read_again(id, out);
-            }
-            for (user, room) in std::mem::take(&mut self.reattach) {
-                self.ask(Pending::Attach { user, room }, Query::RoomInfo { room, user }, out);
-            }
-            let is_in_doubt = std::mem::take(&mut self.in_doubt);
-            if (self.lossy || is_in_doubt) && !self.rooms.is_empty() {
-                let rooms = self.rooms.keys().copied().collect();
-                self.ask(Pending::Heads, Query::Heads { rooms }, out);
-            }
-        }
-        if now - self.sweep_at >= ROOM_IDLE_MS {
-            self.sweep_at = now;
-            self.rooms.retain(|id, room| {
-                let keep =
-                    room.has_listeners() || !room.waiting.is_empty() || now - room.idle_since < ROOM_IDLE_MS;
-                if !keep {
-                    out.push(Effect::Unfollow(Topic::Room(*id)));
-                }
-                keep
-            });
-        }
-    }
-
-    /// Repeats a read of the store that failed.
-    fn read_again(&mut self, id: RoomId, out: Out) {
-        let Some(room) = self.rooms.get_mut(&id).filter(|room| room.refetch) else {
-            return;
-        };
-        room.refetch = false;
-        if room.loaded {
-            room.fetching = false;
-            self.fetch(id, out);
-        } else {
-            let query = Query::EventsBefore { room: id, before: Seq::MAX, limit: PAGE_EVENTS_MAX };
-            self.ask(Pending::Load(id), query, out);
-        }
-    }
-
     fn send(&self, conn: Conn, envelope: &ServerEnvelope, out: Out) {
         if self.mode(conn) == Some(Mode::Full) {
             out.push(Effect::Send { conn, text: encode(envelope) });
@@ -620,6 +567,15 @@ impl Hub {
     fn to_user(&self, user: UserId, envelope: &ServerEnvelope, out: Out) {
         for conn in self.users.get(&user).map_or(&[][..], |present| &present.conns) {
             self.send(*conn, envelope, out);
+        }
+    }
+
+    /// To those of a user's connections that may hear of a room.
+    fn to_user_in(&self, user: UserId, room: RoomId, envelope: &ServerEnvelope, out: Out) {
+        for conn in self.users.get(&user).map_or(&[][..], |present| &present.conns) {
+            if self.session(*conn).is_some_and(|session| session.hears(room)) {
+                self.send(*conn, envelope, out);
+            }
         }
     }
 }

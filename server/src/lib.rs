@@ -4,6 +4,7 @@
 //! - [`accept`] takes connections within the [`gate`]'s limits and gives each to a [`worker`], a thread with
 //!   an engine of its own, where it runs HTTP; [`routes`] answers requests
 //!   with the embedded [`assets`] and, by the rules of [`handshake`] and [`token`], upgrades sockets.
+//! - [`secrets`] makes what people are told once: tokens, links, webhooks' keys.
 //! - [`tls`] keeps the certificate; [`socket`] is plain TCP or TLS over it, and the same to all who use it.
 //! - [`connection`] reads a socket through [`websocket`], a machine without I/O.
 //! - [`engine`] owns the [`hub`], which decides everything and does nothing, and carries out its effects.
@@ -24,6 +25,7 @@ pub mod handshake;
 pub mod hub;
 pub mod names;
 pub mod routes;
+pub mod secrets;
 pub mod simulation;
 pub mod socket;
 pub mod store;

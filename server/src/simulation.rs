@@ -62,7 +62,9 @@ impl Node {
             Arc::new(move |hint| hints.lock().expect("no test panics while it holds this").push(hint))
         };
         broker.attach(id, sink);
-        let hub = Hub::new(id, config, broker.is_lossy(), seed);
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_be_bytes());
+        let hub = Hub::new(id, config, broker.is_lossy(), bytes);
         let mut node = Self {
             id,
             hub,

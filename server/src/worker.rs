@@ -58,11 +58,11 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), EngineFailed> {
     let Shared { config, scheme, store, broker, pressure, draining, lab } = &*shared;
-    let mut seed = [0; 8];
-    if getrandom::fill(&mut seed).is_err() {
-        tracing::warn!("the system gives no random bytes; ids will be guessable");
+    let mut seed = [0; 32];
+    if let Err(error) = getrandom::fill(&mut seed) {
+        tracing::error!(%error, "the system gives no random bytes: secrets would be guessable");
+        return Err(EngineFailed);
     }
-    let seed = u64::from_ne_bytes(seed);
     let engine = Engine::new(hub, config.engine(), store.clone(), broker.clone(), pressure.clone(), seed);
     let mut engine_task = spawn_local(engine.clone().run());
 

@@ -52,7 +52,7 @@ fn allocations(members: usize, chars: usize) -> u64 {
         ping_interval: Duration::from_secs(30),
     };
     let store = Arc::new(MemoryStore::new([0; 32]));
-    let engine = Engine::new(1, config, store, Arc::new(MemoryBroker::new()), Arc::default(), 1);
+    let engine = Engine::new(1, config, store, Arc::new(MemoryBroker::new()), Arc::default(), [1; 32]);
     local.spawn_local(engine.clone().run());
     let mut clients: Vec<Client> =
         (0..members).map(|place| Client::open(&engine, &runtime, place as u8)).collect();

@@ -412,6 +412,29 @@ impl ClientEnvelope {
         };
         Self::TYPES[place]
     }
+
+    /// The room it is about, where that is named by its id.
+    pub fn room(&self) -> Option<RoomId> {
+        match self {
+            ClientEnvelope::Leave { room }
+            | ClientEnvelope::History { room, .. }
+            | ClientEnvelope::Send { room, .. }
+            | ClientEnvelope::Read { room, .. }
+            | ClientEnvelope::Typing { room }
+            | ClientEnvelope::Members { room } => Some(*room),
+            ClientEnvelope::Act(act) => act.room(),
+            ClientEnvelope::List { room, .. } => *room,
+            ClientEnvelope::Hello { .. }
+            | ClientEnvelope::Join { .. }
+            | ClientEnvelope::Create { .. }
+            | ClientEnvelope::Direct { .. }
+            | ClientEnvelope::Group { .. }
+            | ClientEnvelope::Rename { .. }
+            | ClientEnvelope::Presence { .. }
+            | ClientEnvelope::Directory
+            | ClientEnvelope::Ping { .. } => None,
+        }
+    }
 }
 
 /// Server to client.

@@ -1,11 +1,13 @@
 //! What the store answered, and what that means for who asked.
 
+use std::collections::HashSet;
+
 use shared::model::{Ms, RoomId};
 use shared::protocol::{CloseCode, ErrorCode, Event, Failure, ServerEnvelope};
 
 use super::membership::{publish_events, tell_membership};
 use super::requests::of_send;
-use super::{Answer, Asker, Effect, Hub, Out, Pending, Query, Ticket, UNAVAILABLE_RETRY_MS};
+use super::{Answer, Asker, Effect, Hub, Look, Out, Pending, Ticket, UNAVAILABLE_RETRY_MS};
 use crate::broker::{Hint, Topic};
 use crate::store::{Appended, Entered, StoreError};
 
@@ -25,7 +27,7 @@ impl Hub {
                 if self.asked(asker).is_some() {
                     // A room that does not exist is answered as one that is not for the author.
                     let error = if error == StoreError::NotFound { StoreError::NotMember } else { error };
-                    self.fail(asker.conn, of_send(explain(&error), room, reference), out);
+                    self.fail(asker.conn, of_send(self.explain(&error), room, reference), out);
                 }
             }
             (_, Ok(appended)) => publish_events(vec![appended.event], out),
@@ -50,27 +52,36 @@ impl Hub {
             (Pending::Account(asker), Ok(Answer::Account(account))) => {
                 self.account_read(now, asker, account, out);
             }
-            (Pending::Identify(asker) | Pending::Account(asker), _) => {
+            (Pending::Identify(asker) | Pending::Account(asker), Err(error)) => {
                 if self.asked(asker).is_some() {
-                    out.push(Effect::Close { conn: asker.conn, code: CloseCode::TryLater });
+                    // Of a session that is not there any more another try makes no other.
+                    let is_void = matches!(error, StoreError::NotFound | StoreError::Banned);
+                    let code = if is_void { CloseCode::Policy } else { CloseCode::TryLater };
+                    self.expel(now, asker.conn, code, out);
                 }
             }
             (Pending::Load(id), Ok(Answer::Page(page))) => self.room_loaded(now, id, page, out),
-            (Pending::Fetch(id), Ok(Answer::Page(page))) => self.room_fetched(id, page, out),
-            (Pending::Load(id) | Pending::Fetch(id), _) => {
+            (Pending::Fetch(id), Ok(Answer::Page(page))) => self.room_fetched(now, id, page, out),
+            (Pending::Load(id) | Pending::Fetch(id), Err(StoreError::NotFound)) => {
+                self.forget_room(now, id, out);
+            }
+            (Pending::Load(id) | Pending::Fetch(id), Err(_)) => {
                 if let Some(room) = self.rooms.get_mut(&id) {
                     room.refetch = true;
                     self.refetch.insert(id);
                 }
             }
-            (Pending::Heads, Ok(Answer::Heads(heads))) => {
+            (Pending::Heads(asked), Ok(Answer::Heads(heads))) => {
+                let there: HashSet<RoomId> = heads.iter().map(|(id, _, _)| *id).collect();
+                for id in asked.into_iter().filter(|id| !there.contains(id)) {
+                    self.forget_room(now, id, out);
+                }
                 for (id, _, head) in heads {
                     if self.rooms.get(&id).is_some_and(|room| room.loaded && room.applied < head) {
                         self.fetch(id, out);
                     }
                 }
             }
-            (Pending::Heads, _) => {}
             (Pending::Enter { asker, after, .. }, Ok(Answer::Entered(entered))) => {
                 tell_membership(&entered, out);
                 let Entered { info, events, .. } = entered;
@@ -96,7 +107,10 @@ impl Hub {
             (Pending::Resume { room, after }, Err(error)) => self.resumed(room, after, Err(error), out),
             (Pending::History { asker, room, before }, Ok(Answer::Page(page))) => {
                 if self.still_in(asker, room, "history", out) {
-                    let events = page.events;
+                    let mut events = page.events;
+                    if let Some(room) = self.rooms.get(&room) {
+                        room.blank_deleted(&mut events);
+                    }
                     self.send(asker.conn, &ServerEnvelope::History { room, before, events }, out);
                 }
             }
@@ -123,17 +137,28 @@ impl Hub {
                     self.send(asker.conn, &ServerEnvelope::Directory { rooms }, out);
                 }
             }
-            (Pending::Attach { user, room }, Ok(Answer::Info(info))) => {
+            (Pending::Look(Look::Attach { user, .. }), Ok(Answer::Info(info))) => {
                 if self.is_stale(user, ticket) {
-                    self.ask(Pending::Attach { user, room }, Query::RoomInfo { room, user }, out);
+                    self.look(Look::Attach { user, room: info.id }, out);
                 } else {
                     self.attach_when_loaded(now, user, info, out);
                 }
             }
-            (Pending::Attach { user, room }, Err(StoreError::Unavailable(_))) => {
-                self.reattach.push((user, room))
+            (Pending::Look(Look::Room { user, .. }), Ok(Answer::Info(info))) => {
+                self.room_looked_at(ticket, user, info, out);
             }
-            (Pending::Attach { .. }, _) => {}
+            (Pending::Look(Look::Account { .. }), Ok(Answer::Account(account))) => {
+                self.account_looked_at(ticket, account, out);
+            }
+            (Pending::Look(look), Err(error)) => self.not_looked_at(look, &error),
+            (Pending::Act(acting), Ok(Answer::Outcome(outcome))) => self.acted(*acting, outcome, out),
+            (Pending::Act(acting), Err(error)) => self.not_acted(&acting, &error, out),
+            (Pending::List { asker, list, .. }, Ok(Answer::Rows(rows))) => {
+                if self.asked(asker).is_some() {
+                    self.send(asker.conn, &ServerEnvelope::List { list, rows }, out);
+                }
+            }
+            (Pending::List { asker, room, .. }, Err(error)) => self.refuse(asker, "list", room, &error, out),
             (Pending::Enter { asker, request, .. }, Err(error)) => {
                 self.refuse(asker, request, None, &error, out);
             }
@@ -154,8 +179,9 @@ impl Hub {
                 self.refuse(asker, "members", Some(room), &error, out);
             }
             (Pending::Directory(asker), Err(error)) => self.refuse(asker, "directory", None, &error, out),
+            (Pending::Touch, Ok(Answer::Touched)) => {}
             (pending, Ok(answer)) => debug_assert!(false, "{pending:?} was answered with {answer:?}"),
-            (Pending::Send { .. } | Pending::Note, Err(_)) => {}
+            (Pending::Send { .. } | Pending::Note | Pending::Touch | Pending::Heads(_), Err(_)) => {}
         }
     }
 
@@ -177,36 +203,55 @@ impl Hub {
         out: Out,
     ) {
         if self.asked(asker).is_some() {
-            self.fail(asker.conn, Failure { request: Some(request.into()), room, ..explain(error) }, out);
+            self.fail(
+                asker.conn,
+                Failure { request: Some(request.into()), room, ..self.explain(error) },
+                out,
+            );
         }
+    }
+
+    /// What is told of an error of the store.
+    pub(super) fn explain(&self, error: &StoreError) -> Failure {
+        match error {
+            StoreError::NotFound => {
+                Failure::new(ErrorCode::NotFound, "There is no such room or user, or it is not for you.")
+            }
+            StoreError::NameTaken => {
+                Failure::new(ErrorCode::NameTaken, "Somebody has that name, or one that looks like it.")
+            }
+            StoreError::TooManyRooms => Failure::new(ErrorCode::TooManyRooms, "You are in too many rooms."),
+            StoreError::NotMember => {
+                Failure::new(ErrorCode::NotMember, "Only members of a room can write in it.")
+            }
+            StoreError::Forbidden => forbidden(),
+            StoreError::TooMany => {
+                Failure::new(ErrorCode::TooMany, "There are as many of these as there can be.")
+            }
+            StoreError::Archived => Failure::new(ErrorCode::Archived, "This room is archived."),
+            StoreError::Muted(until) => {
+                let failure = Failure::new(ErrorCode::Muted, "You cannot write in this room for now.");
+                Failure { retry_ms: Some(self.wait_until(*until)), ..failure }
+            }
+            StoreError::SlowMode(until) => {
+                let failure = Failure::new(ErrorCode::SlowMode, "This room is in slow mode. Wait a moment.");
+                Failure { retry_ms: Some(self.wait_until(*until)), ..failure }
+            }
+            StoreError::Blocked => Failure::new(ErrorCode::Blocked, "One of you has blocked the other."),
+            StoreError::Banned => Failure::new(ErrorCode::Banned, "You are banned from this server."),
+            StoreError::Unavailable(_) => unavailable(),
+        }
+    }
+
+    /// Milliseconds until a time of day.
+    fn wait_until(&self, until: Ms) -> u32 {
+        let wait = until.saturating_sub(self.now.saturating_add(self.wall_offset));
+        u32::try_from(wait.max(1)).unwrap_or(u32::MAX)
     }
 }
 
-pub(super) fn explain(error: &StoreError) -> Failure {
-    match error {
-        StoreError::NotFound => {
-            Failure::new(ErrorCode::NotFound, "There is no such room or user, or it is not for you.")
-        }
-        StoreError::NameTaken => {
-            Failure::new(ErrorCode::NameTaken, "Somebody has that name, or one that looks like it.")
-        }
-        StoreError::TooManyRooms => Failure::new(ErrorCode::TooManyRooms, "You are in too many rooms."),
-        StoreError::NotMember => {
-            Failure::new(ErrorCode::NotMember, "Only members of a room can write in it.")
-        }
-        StoreError::Forbidden => Failure::new(ErrorCode::Forbidden, "You may not do that."),
-        StoreError::TooMany => {
-            Failure::new(ErrorCode::TooMany, "There are as many of these as there can be.")
-        }
-        StoreError::Archived => Failure::new(ErrorCode::Archived, "This room is archived."),
-        StoreError::Muted(_) => Failure::new(ErrorCode::Muted, "You cannot write in this room for now."),
-        StoreError::SlowMode(_) => {
-            Failure::new(ErrorCode::SlowMode, "This room is in slow mode. Wait a moment.")
-        }
-        StoreError::Blocked => Failure::new(ErrorCode::Blocked, "One of you has blocked the other."),
-        StoreError::Banned => Failure::new(ErrorCode::Banned, "You are banned from this server."),
-        StoreError::Unavailable(_) => unavailable(),
-    }
+pub(super) fn forbidden() -> Failure {
+    Failure::new(ErrorCode::Forbidden, "You may not do that.")
 }
 
 pub(super) fn unavailable() -> Failure {

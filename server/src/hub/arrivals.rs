@@ -1,12 +1,15 @@
 //! Connections come, are told who they are and what they missed, and go.
 
-use shared::model::{LOBBY, Line, Ms, RoomId, UserId};
+use shared::acts::Scope;
+use shared::model::{LOBBY, Ms, RoomId, UserId};
 use shared::protocol::{
-    CROWD, ErrorCode, EventKind, Failure, Limits, Presence, Resume, RoomInfo, ServerEnvelope, UNREAD_MAX,
-    User,
+    CROWD, CloseCode, ErrorCode, EventKind, Failure, Limits, Presence, Resume, RoomInfo, ServerEnvelope,
+    UNREAD_MAX, User,
 };
 
-use super::session::{Mode, Phase, Session, Starting};
+use super::answers::forbidden;
+use super::rates::Rates;
+use super::session::{Grant, Mode, Phase, Session, Starting, Stranger};
 use super::{
     ABSENCE_GRACE_MS, Arrival, Asker, Conn, Effect, Hub, HubConfig, Out, Pending, Present, Query,
     RESUME_BYTES_MAX, Waiter,
@@ -23,7 +26,7 @@ impl Hub {
         }
         debug_assert!(self.sessions[place].is_none(), "connection numbers are free when given again");
         self.serial += 1;
-        self.sessions[place] = Some(Session::new(self.serial, mode, arrival.token, arrival.ephemeral));
+        self.sessions[place] = Some(Session::new(self.serial, mode, arrival));
         if mode == Mode::Plain {
             self.start(now, conn, Vec::new(), out);
         }
@@ -34,18 +37,28 @@ impl Hub {
         let id = UserId::from_bits(self.rng.u64(..));
         let names = names::candidates(&mut self.rng);
         let at = now + self.wall_offset;
+        let until = at + self.config.session_ms;
+        self.note_use(conn);
         let Some(session) = self.session_mut(conn) else { return };
-        session.phase = Phase::Starting(Box::new(Starting { resume, ..Starting::default() }));
+        let starting = Phase::Starting(Box::new(Starting { resume, ..Starting::default() }));
+        let Phase::New(stranger) = std::mem::replace(&mut session.phase, starting) else { return };
+        let Stranger { may_be_new, device } = *stranger;
         let asker = Asker { conn, serial: session.serial };
-        let session = NewSession { token: session.token, device: Line::default(), at, until: Ms::MAX };
-        let query = Query::Identify { session, newcomer: Some(Newcomer { id, names }) };
-        self.ask(Pending::Identify(asker), query, out);
+        let session = NewSession { token: session.token, device, at, until };
+        let newcomer = may_be_new.then_some(Newcomer { id, names });
+        self.ask(Pending::Identify(asker), Query::Identify { session, newcomer }, out);
     }
 
     pub(super) fn identified(&mut self, now: Ms, asker: Asker, identity: Identity, out: Out) {
+        let wall_offset = self.wall_offset;
         let Some(session) = self.session_mut(asker.conn).filter(|s| s.serial == asker.serial) else { return };
         let Phase::Starting(starting) = &mut session.phase else { return };
         starting.is_fresh = identity.fresh;
+        // On the hub's own clock: setting the clock of the machine ends nobody's session.
+        let left = |until: Ms| until.saturating_sub(now.saturating_add(wall_offset));
+        session.ends_at = identity.until.map_or(Ms::MAX, |until| now.saturating_add(left(until)));
+        session.grant =
+            identity.scopes.map(|scopes| Box::new(Grant { scopes, only_room: identity.only_room }));
         let user = identity.user.id;
         if !self.users.contains_key(&user) {
             self.follow_user(now, identity.user, out);
@@ -105,6 +118,8 @@ impl Hub {
             user: user.clone(),
             conns: Vec::with_capacity(1),
             rooms: Vec::new(),
+            blocked: Vec::new(),
+            rates: Rates::default(),
             told: Presence::Offline,
             absent_at: Some(now + ABSENCE_GRACE_MS),
             changed_at: 0,
@@ -114,57 +129,75 @@ impl Hub {
 
     /// Everything a session needs is here: it becomes one of its rooms' listeners and is welcomed.
     pub(super) fn welcome(&mut self, now: Ms, conn: Conn, out: Out) {
+        if self.is_void(now, conn) {
+            return self.expel(now, conn, CloseCode::Policy, out);
+        }
         let Some(session) = self.session_mut(conn) else { return };
         let Phase::Starting(starting) = &mut session.phase else { return };
         let Some(account) = starting.account.take() else { return };
         let asked_at = starting.asked_at;
-        let is_current = self.users.get(&account.user.id).is_some_and(|user| user.changed_at <= asked_at);
-        let is_put_away = |info: &RoomInfo| self.rooms.get(&info.id).is_none_or(|room| !room.loaded);
-        if !is_current || account.rooms.iter().any(is_put_away) {
-            // Something changed while rooms were loaded, or that took so long that one was put away again.
-            return self.ask_account(conn, account.user.id, out);
+        let user = account.user.id;
+        if self.users.get(&user).is_none_or(|user| user.changed_at > asked_at) {
+            // Something changed while rooms were loaded.
+            return self.ask_account(conn, user, out);
         }
-        let Some(session) = self.session_mut(conn) else { return };
-        let Phase::Starting(starting) = std::mem::replace(&mut session.phase, Phase::Ready) else { return };
-        let Starting { resume, early, is_fresh, .. } = *starting;
+        let conns_max = self.config.connections_per_user;
+        if conns_max > 0 && self.users.get(&user).is_some_and(|user| user.conns.len() >= conns_max) {
+            let failure = Failure::new(ErrorCode::TooMany, "You have too many connections open. Close one.");
+            self.fail(conn, Failure { request: Some("hello".into()), ..failure }, out);
+            return self.expel(now, conn, CloseCode::RateLimited, out);
+        }
         let Account { user, role, rooms, blocked } = account;
-        let (mode, asker) = (session.mode, Asker { conn, serial: session.serial });
-        session.user = Some(user.id);
-        self.absent.remove(&user.id);
         if let Some(present) = self.users.get_mut(&user.id) {
             // The store was asked after all that was heard here: it knows best, also of a lost hint.
             present.user.clone_from(&user);
             present.rooms = rooms.iter().map(|info| info.id).collect();
+            present.blocked.clone_from(&blocked);
+        }
+        let is_here = |info: &RoomInfo| self.rooms.get(&info.id).is_some_and(|room| room.loaded);
+        let current =
+            rooms.into_iter().map(|info| self.current_info(info, user.id).filter(is_here)).collect();
+        let Some(rooms): Option<Vec<RoomInfo>> = current else {
+            // The hub knows too little of what happened since, or it took so long that a room was put away.
+            return self.ask_account(conn, user.id, out);
+        };
+        let Some(session) = self.session_mut(conn) else { return };
+        let Phase::Starting(starting) = std::mem::replace(&mut session.phase, Phase::Ready) else { return };
+        let Starting { resume, early, is_fresh, .. } = *starting;
+        let mode = session.mode;
+        session.user = Some(user.id);
+        let rooms: Vec<RoomInfo> = rooms.into_iter().filter(|info| session.is_for(info.id)).collect();
+        self.absent.remove(&user.id);
+        if let Some(present) = self.users.get_mut(&user.id) {
             present.conns.push(conn);
             present.absent_at = None;
         }
-
-        let rooms: Vec<RoomInfo> = rooms.into_iter().map(|info| self.current_info(info, user.id)).collect();
+        self.note_end(conn);
         for info in &rooms {
             self.listen(conn, info.id);
         }
+        let known: Vec<RoomId> = rooms.iter().map(|info| info.id).collect();
         if mode == Mode::Full {
             let HubConfig { rooms_per_user, message_chars, frame_bytes, .. } = self.config;
             let limits =
                 Limits { body_chars: message_chars, frame_bytes, rooms_per_user, ..Limits::default() };
-            self.send(
-                conn,
-                &ServerEnvelope::Welcome {
-                    user: user.clone(),
-                    role,
-                    rooms: rooms.clone(),
-                    blocked,
-                    limits,
-                    now: now + self.wall_offset,
-                },
-                out,
-            );
+            let now = now + self.wall_offset;
+            let user = user.clone();
+            self.send(conn, &ServerEnvelope::Welcome { user, role, rooms, blocked, limits, now }, out);
         }
         self.tell_presence(user.id, true, out);
         let lobby_is_small = self.rooms.get(&LOBBY).is_some_and(|lobby| lobby.roster.online() < CROWD);
         if is_fresh && lobby_is_small {
             self.note_in_lobby(now, user.clone(), EventKind::Joined, out);
         }
+        self.resume(conn, &known, resume, out);
+        for request in early {
+            self.request_ready(now, conn, request, out);
+        }
+    }
+
+    /// Answers each room of a `hello`, as long as that is not too much at once.
+    fn resume(&mut self, conn: Conn, known: &[RoomId], resume: Vec<Resume>, out: Out) {
         let before = out.len();
         for Resume { room, epoch, seq } in resume {
             let texts = out[before..].iter().map(|effect| match effect {
@@ -174,20 +207,17 @@ impl Hub {
             if texts.sum::<usize>() > RESUME_BYTES_MAX {
                 break;
             }
-            match rooms.iter().find(|info| info.id == room) {
-                Some(_) => self.answer_resume(asker, room, epoch, seq, out),
-                None => {
-                    let failure = Failure::new(ErrorCode::NotFound, "You are not in that room.");
-                    self.fail(
-                        conn,
-                        Failure { room: Some(room), request: Some("hello".into()), ..failure },
-                        out,
-                    );
-                }
-            }
-        }
-        for request in early {
-            self.request_ready(now, conn, request, out);
+            let Some(session) = self.session(conn) else { return };
+            let asker = Asker { conn, serial: session.serial };
+            let failure = if !session.has(Scope::Read) {
+                forbidden()
+            } else if known.contains(&room) {
+                self.answer_resume(asker, room, epoch, seq, out);
+                continue;
+            } else {
+                Failure::new(ErrorCode::NotFound, "You are not in that room.")
+            };
+            self.fail(conn, Failure { room: Some(room), request: Some("hello".into()), ..failure }, out);
         }
     }
 
@@ -197,14 +227,17 @@ impl Hub {
         self.append(Pending::Note, append, out);
     }
 
-    /// Brings what the store said of a room up to what this hub has delivered since.
-    pub(super) fn current_info(&self, mut info: RoomInfo, reader: UserId) -> RoomInfo {
+    /// Brings what the store said of a room up to what this hub has delivered since. `None` if only the store
+    /// can say how the room looks to the reader now.
+    pub(super) fn current_info(&self, mut info: RoomInfo, reader: UserId) -> Option<RoomInfo> {
         if let Some(room) = self.rooms.get(&info.id).filter(|room| room.applied > info.head) {
-            info.unread =
-                (info.unread + room.messages_after(info.head.max(info.read), reader)).min(UNREAD_MAX);
+            let blocked = self.users.get(&reader).map_or(&[][..], |present| &present.blocked);
+            let (unread, mentioned) = room.news(&info, reader, blocked)?;
+            info.unread = (info.unread + unread).min(UNREAD_MAX);
+            info.mentioned = (info.mentioned + mentioned).min(info.unread);
             info.head = room.applied;
         }
-        info
+        Some(info)
     }
 
     pub(super) fn closed(&mut self, now: Ms, conn: Conn, out: Out) {

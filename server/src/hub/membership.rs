@@ -7,7 +7,10 @@ use shared::protocol::{Event, PAGE_EVENTS_MAX, Presence, RoomInfo, ServerEnvelop
 
 use super::room::{Replay, Room};
 use super::session::{Mode, Phase};
-use super::{Asker, Conn, Effect, HOLE_GRACE_MS, Hub, Out, Pending, Query, Ticket, Waiter, encode_shared};
+use super::{
+    Asker, Conn, Effect, HOLE_GRACE_MS, Hub, Look, Out, Pending, Present, Query, Ticket, Waiter,
+    encode_shared,
+};
 use crate::broker::{Hint, Logged, Topic};
 use crate::encoded::Encoded;
 use crate::store::{Entered, Page, StoreError};
@@ -40,17 +43,7 @@ impl Hub {
         }
         for waiter in waiting {
             match waiter {
-                Waiter::Welcome(asker) => {
-                    let Some(session) = self.session_mut(asker.conn).filter(|s| s.serial == asker.serial)
-                    else {
-                        continue;
-                    };
-                    let Phase::Starting(starting) = &mut session.phase else { continue };
-                    starting.rooms_missing -= 1;
-                    if starting.rooms_missing == 0 {
-                        self.welcome(now, asker.conn, out);
-                    }
-                }
+                Waiter::Welcome(asker) => self.room_missed(now, asker, out),
                 Waiter::Join { asker, info, after } => {
                     // They may have left again meanwhile.
                     if self.asked(asker).is_some() && self.is_member(asker.conn, info.id) {
@@ -63,14 +56,14 @@ impl Hub {
         }
     }
 
-    pub(super) fn room_fetched(&mut self, id: RoomId, page: Page, out: Out) {
+    pub(super) fn room_fetched(&mut self, now: Ms, id: RoomId, page: Page, out: Out) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.loaded) else { return };
         room.fetching = false;
         let before = room.applied;
-        for event in page.events {
-            let delivered = room.apply(Arc::new(Logged::new(event)));
-            deliver(id, !room.plain.is_empty(), &delivered, out);
-        }
+        let apply = |event| room.apply(Arc::new(Logged::new(event)));
+        let delivered: Vec<Arc<Logged>> = page.events.into_iter().flat_map(apply).collect();
+        self.deliver(now, id, delivered, out);
+        let Some(room) = self.rooms.get_mut(&id) else { return };
         if room.has_hole() || room.applied < page.head {
             if room.applied > before {
                 self.fetch(id, out);
@@ -108,7 +101,7 @@ impl Hub {
     pub(super) fn listen(&mut self, conn: Conn, id: RoomId) {
         let Some(room) = self.rooms.get_mut(&id) else { return };
         let Some(session) = self.sessions.get_mut(conn as usize).and_then(Option::as_mut) else { return };
-        if session.listens_to(id) {
+        if session.listens_to(id) || !session.hears(id) {
             return;
         }
         let list = match session.mode {
@@ -138,18 +131,30 @@ impl Hub {
 
     /// Answers a `join` of a connection that listens to the room.
     pub(super) fn answer_join(&mut self, conn: Conn, info: RoomInfo, after: Option<Seq>, out: Out) {
-        let Some(user) = self.session(conn).and_then(|session| session.user) else { return };
-        let info = self.current_info(info, user);
-        let Some(room) = self.rooms.get(&info.id) else { return };
+        let Some(session) = self.session(conn) else { return };
+        let (Some(user), hears) = (session.user, session.hears(info.id)) else { return };
+        let asker = Asker { conn, serial: session.serial };
+        if !hears {
+            return self.send_joined(conn, info, after, Vec::new(), false, out);
+        }
+        let id = info.id;
+        let Some(info) = self.current_info(info, user) else {
+            return self.reread(asker, user, id, after, out);
+        };
+        let Some(room) = self.rooms.get(&id) else { return };
         match room.replay(after, None) {
             Replay::Events { events, gap } => self.send_joined(conn, info, after, events, gap, out),
             Replay::Read(seq) => {
-                let Some(session) = self.session(conn) else { return };
-                let asker = Asker { conn, serial: session.serial };
                 let query = Query::EventsAfter { room: info.id, after: seq, limit: PAGE_EVENTS_MAX };
                 self.ask(Pending::Replay { asker, info, after: seq }, query, out);
             }
         }
+    }
+
+    /// The room must be read again before the answer to a `join`.
+    fn reread(&mut self, asker: Asker, user: UserId, room: RoomId, after: Option<Seq>, out: Out) {
+        let pending = Pending::Reread { asker, room, after, was_listening: true };
+        self.ask(pending, Query::RoomInfo { room, user }, out);
     }
 
     /// Answers one room of a `resume` of a connection that listens to the room. Many stand at the same place
@@ -206,8 +211,11 @@ impl Hub {
     /// The part of a replay that was not in memory is here: what is in memory is put behind it.
     pub(super) fn replayed(&mut self, asker: Asker, info: RoomInfo, after: Seq, page: Page, out: Out) {
         let Some(user) = self.asked(asker).and_then(|session| session.user) else { return };
-        let info = self.current_info(info, user);
-        let Some(room) = self.rooms.get(&info.id) else { return };
+        let id = info.id;
+        let Some(info) = self.current_info(info, user) else {
+            return self.reread(asker, user, id, Some(after), out);
+        };
+        let Some(room) = self.rooms.get(&id) else { return };
         let events = room.with_tail(after, page.events);
         self.send_joined(asker.conn, info, Some(after), events, false, out);
     }
@@ -283,7 +291,10 @@ impl Hub {
         };
         for conn in present.conns.clone() {
             let is_full = self.session(conn).is_some_and(|session| {
-                session.is_ready() && session.mode == Mode::Full && !session.listens_to(info.id)
+                session.is_ready()
+                    && session.mode == Mode::Full
+                    && session.hears(info.id)
+                    && !session.listens_to(info.id)
             });
             if is_full {
                 self.listen(conn, info.id);
@@ -306,14 +317,20 @@ impl Hub {
     pub(super) fn detach(&mut self, now: Ms, user: UserId, room: RoomId, out: Out) {
         self.note_change(user);
         let Some(present) = self.users.get_mut(&user) else { return };
+        let was_in = present.rooms.contains(&room);
         present.rooms.retain(|other| *other != room);
         let author = present.user.clone();
         for conn in present.conns.clone() {
             let Some(session) = self.session_mut(conn) else { continue };
             let mode = session.mode;
-            if let Some(at) = session.rooms.iter().position(|(other, _)| *other == room) {
+            let is_told = if let Some(at) = session.rooms.iter().position(|(other, _)| *other == room) {
                 let (_, place) = session.rooms.swap_remove(at);
                 self.forget_listener(now, room, mode, place);
+                true
+            } else {
+                was_in && !session.hears(room) && session.is_for(room)
+            };
+            if is_told {
                 self.send(conn, &ServerEnvelope::Left { room }, out);
             }
         }
@@ -321,20 +338,69 @@ impl Hub {
         let hint = Hint::Presence { origin: self.id, room, user: author, presence };
         out.push(Effect::Publish { topic: Topic::Room(room), hint });
     }
+
+    /// Sends events that are in order to a room's listeners. Who is out by one of them hears of that one, and
+    /// of nothing behind it.
+    pub(super) fn deliver(&mut self, now: Ms, id: RoomId, events: Vec<Arc<Logged>>, out: Out) {
+        let Some(room) = self.rooms.get(&id) else { return };
+        let has_plain = !room.plain.is_empty();
+        for logged in events {
+            let event = &logged.event;
+            if let Some(user) = Self::who_is_out(id, &event.kind, event.user.id)
+                && let Some(present) = self.users.get(&user)
+            {
+                let conns = present.conns.iter().copied();
+                let listening = conns.filter(|conn| {
+                    self.session(*conn).is_some_and(|s| s.mode == Mode::Full && s.listens_to(id))
+                });
+                let text = logged.full();
+                out.extend(listening.map(|conn| Effect::Share { conn, text: text.clone() }));
+                self.detach(now, user, id, out);
+                // They may be in again since.
+                self.look(Look::Attach { user, room: id }, out);
+            }
+            let plain = if has_plain { logged.plain().cloned() } else { None };
+            out.push(Effect::Fanout { room: id, full: Some(logged.full().clone()), plain });
+        }
+    }
+
+    /// A room does not exist any more.
+    pub(super) fn forget_room(&mut self, now: Ms, id: RoomId, out: Out) {
+        let is_in = |present: &&Present| present.rooms.contains(&id);
+        let users: Vec<UserId> = self.users.values().filter(is_in).map(|present| present.user.id).collect();
+        for user in users {
+            self.detach(now, user, id, out);
+        }
+        let Some(room) = self.rooms.remove(&id) else { return };
+        out.push(Effect::Unfollow(Topic::Room(id)));
+        let gone = StoreError::NotFound;
+        for waiter in room.waiting {
+            match waiter {
+                Waiter::Welcome(asker) => self.room_missed(now, asker, out),
+                Waiter::Join { asker, .. } => self.refuse(asker, "join", Some(id), &gone, out),
+                Waiter::Attach { .. } => {}
+            }
+        }
+        for asker in room.resuming.into_values().flatten() {
+            self.refuse(asker, "join", Some(id), &gone, out);
+        }
+    }
+
+    /// One of the rooms that a connection waits for is here, or will never be.
+    fn room_missed(&mut self, now: Ms, asker: Asker, out: Out) {
+        let Some(session) = self.session_mut(asker.conn).filter(|s| s.serial == asker.serial) else { return };
+        let Phase::Starting(starting) = &mut session.phase else { return };
+        starting.rooms_missing -= 1;
+        if starting.rooms_missing == 0 {
+            self.welcome(now, asker.conn, out);
+        }
+    }
 }
 
 /// The answer to a `resume`: nothing in it is about the reader.
 fn resumed(id: RoomId, room: &Room, after: Seq, events: Vec<Event>, gap: bool) -> Arc<Encoded> {
     let (epoch, head, after) = (room.epoch, room.applied, Some(after));
     encode_shared(&ServerEnvelope::Joined { room: id, epoch, head, events, gap, after, info: None })
-}
-
-/// Sends events that are in order to a room's listeners.
-pub(super) fn deliver(room: RoomId, has_plain: bool, events: &[Arc<Logged>], out: Out) {
-    for logged in events {
-        let plain = if has_plain { logged.plain().cloned() } else { None };
-        out.push(Effect::Fanout { room, full: Some(logged.full().clone()), plain });
-    }
 }
 
 /// Tells all connections of those who are in a room from now on.

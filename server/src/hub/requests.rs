@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 
+use shared::acts::Scope;
 use shared::model::{BadBody, Body, LOBBY, Ms, Ref, RoomId, RoomName, UserName};
 use shared::protocol::{
     CROWD, ClientEnvelope, CloseCode, ErrorCode, EventKind, Failure, LIST_MAX, PAGE_EVENTS_MAX, Presence,
     RESUME_ROOMS_MAX, RoomKind, ServerEnvelope,
 };
 
-use super::answers::unavailable;
-use super::session::{Admission, EARLY_REQUESTS_MAX, Phase, Request};
+use super::answers::{forbidden, unavailable};
+use super::rates::{Admission, Class};
+use super::session::{EARLY_REQUESTS_MAX, Phase, Request};
 use super::{
     APPEND_BYTES_MAX, APPENDS_MAX, Asker, Conn, Effect, Hub, Out, Pending, Query, TYPING_EVERY_MS,
     UNAVAILABLE_RETRY_MS,
@@ -19,12 +21,8 @@ use crate::store::{Append, RoomKey};
 
 impl Hub {
     pub(super) fn request(&mut self, now: Ms, conn: Conn, request: Result<Request, Failure>, out: Out) {
-        let (message_rate, request_rate) = (self.config.message_rate, self.config.request_rate);
-        let Some(session) = self.session_mut(conn) else { return };
-        let is_message =
-            matches!(request, Ok(Request::Plain(_) | Request::Envelope(ClientEnvelope::Send { .. })));
-        match session.admit(now, is_message, message_rate, request_rate) {
-            Admission::Taken => {}
+        match self.admit(now, conn, &request) {
+            Admission::Taken => self.note_use(conn),
             Admission::Hopeless => {
                 out.push(Effect::Close { conn, code: CloseCode::RateLimited });
                 return;
@@ -42,19 +40,42 @@ impl Hub {
         }
     }
 
+    /// Counts a request against the rates of its user, on whichever connection.
+    fn admit(&mut self, now: Ms, conn: Conn, request: &Result<Request, Failure>) -> Admission {
+        let class = match request {
+            Ok(request) => Class::of(request, self.is_in_there(conn, request)),
+            Err(_) => Class::Other,
+        };
+        let config = self.config;
+        let Some(session) = self.session_mut(conn) else { return Admission::Taken };
+        match session.user {
+            None => session.requests.admit(now, &config),
+            Some(user) => match self.users.get_mut(&user) {
+                Some(present) => present.rates.admit(now, class, &config),
+                None => Admission::Taken,
+            },
+        }
+    }
+
+    /// Whether a `join` is of a room that the user is in.
+    fn is_in_there(&self, conn: Conn, request: &Request) -> bool {
+        let Request::Envelope(ClientEnvelope::Join { room, .. }) = request else { return false };
+        room.parse().is_ok_and(|room| self.is_member(conn, room))
+    }
+
     pub(super) fn request_admitted(&mut self, now: Ms, conn: Conn, request: Request, out: Out) {
         let Some(session) = self.session_mut(conn) else { return };
         match (&mut session.phase, request) {
-            (Phase::New, Request::Envelope(ClientEnvelope::Hello { mut resume })) => {
+            (Phase::New(_), Request::Envelope(ClientEnvelope::Hello { mut resume })) => {
                 resume.truncate(RESUME_ROOMS_MAX);
                 let mut seen = HashSet::new();
                 resume.retain(|entry| seen.insert(entry.room));
                 self.start(now, conn, resume, out);
             }
-            (Phase::New, Request::Envelope(ClientEnvelope::Ping { n })) => {
+            (Phase::New(_), Request::Envelope(ClientEnvelope::Ping { n })) => {
                 self.send(conn, &ServerEnvelope::Pong { n, now: now + self.wall_offset }, out)
             }
-            (Phase::New, request) => {
+            (Phase::New(_), request) => {
                 let failure = Failure::new(ErrorCode::HelloFirst, "The first envelope is a hello.");
                 self.fail(conn, about(Some(&request), failure), out);
             }
@@ -78,6 +99,9 @@ impl Hub {
         let at = now + self.wall_offset;
         let envelope = match request {
             Request::Plain(text) => {
+                if !(session.has(Scope::Send) && session.is_for(LOBBY)) {
+                    return self.fail(conn, forbidden(), out);
+                }
                 match Body::parse(&text, self.config.message_chars) {
                     Ok(body) => self.say(now, asker, LOBBY, None, body, out),
                     Err(error) => self.fail(conn, Failure::new(body_code(error), error.to_string()), out),
@@ -86,6 +110,9 @@ impl Hub {
             }
             Request::Envelope(envelope) => envelope,
         };
+        if !session.may_ask(&envelope) {
+            return self.fail(conn, about_envelope(&envelope, forbidden()), out);
+        }
         // A room that is not one's own is answered as one that does not exist.
         let not_found = |this: &Self, request: &str, room: RoomId, out: Out| {
             let failure = Failure::new(ErrorCode::NotFound, "There is no such room, or it is not for you.");
@@ -186,8 +213,10 @@ impl Hub {
             ClientEnvelope::Members { room } => {
                 self.ask(Pending::Members { asker, room }, Query::Members { room, limit: LIST_MAX }, out);
             }
-            ClientEnvelope::Group { .. } | ClientEnvelope::Act(_) | ClientEnvelope::List { .. } => {
-                self.fail(conn, unavailable(), out);
+            ClientEnvelope::Group { users } => self.group(now, asker, user, users, out),
+            ClientEnvelope::Act(act) => self.act(now, asker, user, act, out),
+            ClientEnvelope::List { list, room, text, before } => {
+                self.list(now, asker, user, list, room, text, before, out);
             }
             ClientEnvelope::Directory => {
                 self.ask(Pending::Directory(asker), Query::Directory { user, limit: LIST_MAX }, out);
@@ -223,14 +252,15 @@ impl Hub {
 
     pub(super) fn typing(&mut self, now: Ms, conn: Conn, room: RoomId, out: Out) {
         let is_crowd = self.rooms.get(&room).is_none_or(|room| room.roster.online() > CROWD);
-        let Some(session) = self.session_mut(conn) else { return };
-        if is_crowd || !session.listens_to(room) || now - session.typing_at < TYPING_EVERY_MS {
+        if is_crowd || !self.is_member(conn, room) {
             return;
         }
-        session.typing_at = now;
-        let Some(present) = self.user_of(conn) else { return };
-        let hint = Hint::Typing { room, user: present.user.clone() };
-        out.push(Effect::Publish { topic: Topic::Room(room), hint });
+        let Some(user) = self.session(conn).and_then(|session| session.user) else { return };
+        let Some(present) = self.users.get_mut(&user) else { return };
+        if present.rates.may_type(now, TYPING_EVERY_MS) {
+            let hint = Hint::Typing { room, user: present.user.clone() };
+            out.push(Effect::Publish { topic: Topic::Room(room), hint });
+        }
     }
 }
 
@@ -248,8 +278,13 @@ pub(super) fn of_send(failure: Failure, room: RoomId, reference: Option<Ref>) ->
 /// Says which request a failure is about.
 pub(super) fn about(request: Option<&Request>, failure: Failure) -> Failure {
     let Some(Request::Envelope(envelope)) = request else { return failure };
-    if let ClientEnvelope::Send { room, reference, .. } = envelope {
-        return of_send(failure, *room, Some(*reference));
+    about_envelope(envelope, failure)
+}
+
+fn about_envelope(envelope: &ClientEnvelope, failure: Failure) -> Failure {
+    match envelope {
+        ClientEnvelope::Send { room, reference, .. } => of_send(failure, *room, Some(*reference)),
+        ClientEnvelope::Act(act) => Failure { request: Some(act.name().into()), room: act.room(), ..failure },
+        envelope => Failure { request: Some(envelope.type_name().into()), ..failure },
     }
-    Failure { request: Some(envelope.type_name().into()), ..failure }
 }

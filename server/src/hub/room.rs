@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use shared::model::{Ms, Seq};
+use shared::model::{Ms, Seq, UserId};
 use shared::presence::Roster;
-use shared::protocol::{Event, PAGE_EVENTS_MAX, REPLAY_EVENTS_MAX};
+use shared::protocol::{Event, EventKind, PAGE_EVENTS_MAX, REPLAY_EVENTS_MAX, RoomInfo, RoomKind};
 
 use super::{Asker, Conn, Waiter};
 use crate::broker::Logged;
@@ -134,8 +134,13 @@ impl Room {
 
     fn deliver(&mut self, event: Arc<Event>) {
         debug_assert_eq!(event.seq, self.applied + 1);
-        self.applied = event.seq;
         self.answers.clear();
+        if let EventKind::Deletion { of } = event.kind
+            && let Some(place) = self.place_of(of)
+        {
+            self.tail[place] = Arc::new(Event { kind: EventKind::Deleted, ..(*self.tail[place]).clone() });
+        }
+        self.applied = event.seq;
         self.tail.push_back(event);
         if self.tail.len() > TAIL_EVENTS {
             self.tail.pop_front();
@@ -158,13 +163,32 @@ impl Room {
         delivered
     }
 
+    /// Where an event is in memory.
+    fn place_of(&self, seq: Seq) -> Option<usize> {
+        let first = self.applied + 1 - self.tail.len() as u64;
+        usize::try_from(seq.checked_sub(first)?).ok().filter(|place| *place < self.tail.len())
+    }
+
+    /// Takes the texts out of a page that the store read before it heard of a deletion that is known here.
+    pub fn blank_deleted(&self, events: &mut [Event]) {
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return };
+        let (first, last) = (first.seq, last.seq);
+        for later in self.tail.iter().rev().take_while(|later| later.seq > first) {
+            let EventKind::Deletion { of } = later.kind else { continue };
+            if (first..=last).contains(&of)
+                && let Some(event) = events.iter_mut().find(|event| event.seq == of)
+            {
+                event.kind = EventKind::Deleted;
+            }
+        }
+    }
+
     /// The events after `seq` that are in memory, at most a page; `None` if some are not.
     pub fn after(&self, seq: Seq) -> Option<Vec<Event>> {
         if seq >= self.applied {
             return Some(Vec::new());
         }
-        let first = self.applied + 1 - self.tail.len() as u64;
-        let skip = (seq + 1).checked_sub(first)? as usize;
+        let skip = self.place_of(seq + 1)?;
         Some(self.tail.iter().skip(skip).take(PAGE_EVENTS_MAX).map(|event| (**event).clone()).collect())
     }
 
@@ -172,6 +196,7 @@ impl Room {
     /// and this hub has not yet delivered will come as events.
     pub fn with_tail(&self, after: Seq, mut events: Vec<Event>) -> Vec<Event> {
         events.retain(|event| event.seq <= self.applied);
+        self.blank_deleted(&mut events);
         let last = events.last().map_or(after, |event| event.seq);
         let space = PAGE_EVENTS_MAX.saturating_sub(events.len());
         events.extend(self.after(last).unwrap_or_default().into_iter().take(space));
@@ -214,22 +239,49 @@ impl Room {
         self.answers = HashMap::new();
     }
 
-    /// Messages of others in memory after `seq`: what an unread count that was made at `seq` lacks.
-    pub fn messages_after(&self, seq: Seq, reader: shared::model::UserId) -> u32 {
-        let is_message = |event: &&Arc<Event>| {
-            event.seq > seq
-                && event.user.id != reader
-                && matches!(event.kind, shared::protocol::EventKind::Message { .. })
-        };
-        self.tail.iter().rev().take_while(|event| event.seq > seq).filter(is_message).count() as u32
+    /// What an unread count and a count of mentions lack that were made at `info.head`, by the rules of the
+    /// store: messages of others whom the reader has not blocked. `None` if not all of it is known here, or
+    /// if something happened that changes more than these counts.
+    pub fn news(&self, info: &RoomInfo, reader: UserId, blocked: &[UserId]) -> Option<(u32, u32)> {
+        let (mut unread, mut mentioned) = (0, 0);
+        let place = self.place_of(info.head + 1)?;
+        for event in self.tail.range(place..) {
+            match &event.kind {
+                EventKind::Message { mentions, all, .. } => {
+                    let is_own = event.user.id == reader;
+                    if event.seq > info.read && !is_own && !blocked.contains(&event.user.id) {
+                        unread += 1;
+                        mentioned += u32::from(*all || mentions.contains(&reader));
+                    }
+                }
+                EventKind::Deletion { of } if *of <= info.read || *of > info.head => {}
+                EventKind::Deleted | EventKind::Created | EventKind::Unknown => {}
+                // In a conversation the people are a part of how it looks.
+                EventKind::Joined | EventKind::Left | EventKind::Renamed { .. }
+                    if matches!(info.kind, RoomKind::Public | RoomKind::Private) => {}
+                EventKind::Deletion { .. }
+                | EventKind::Joined
+                | EventKind::Left
+                | EventKind::Renamed { .. }
+                | EventKind::Invited { .. }
+                | EventKind::Removed { .. }
+                | EventKind::Transferred { .. }
+                | EventKind::Muted { .. }
+                | EventKind::Topic { .. }
+                | EventKind::RoomRenamed { .. }
+                | EventKind::Archived { .. }
+                | EventKind::SlowMode { .. } => return None,
+            }
+        }
+        Some((unread, mentioned))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::model::{LOBBY, UserId, UserName};
-    use shared::protocol::{EventKind, User};
+    use shared::model::{Body, LOBBY, UserName};
+    use shared::protocol::User;
 
     fn event(seq: Seq) -> Event {
         let user = User { id: UserId::from_bits(7), name: UserName::parse("Ada").unwrap() };
@@ -296,6 +348,67 @@ mod tests {
         assert!(room.answer(1, 2).is_none());
         (0..100).for_each(|seq| room.keep_answer(1, seq, text.clone()));
         assert_eq!(room.answers.len(), ANSWERS_MAX);
+    }
+
+    fn message(seq: Seq, author: u64) -> Event {
+        let event = event(seq);
+        let kind = EventKind::message(Body::parse("secret", 0).unwrap());
+        Event { user: User { id: UserId::from_bits(author), ..event.user }, kind, ..event }
+    }
+
+    fn deletion(seq: Seq, of: Seq) -> Event {
+        Event { kind: EventKind::Deletion { of }, ..event(seq) }
+    }
+
+    #[test]
+    fn a_deleted_message_is_nowhere_in_memory_and_in_no_page_that_is_sent_later() {
+        let mut room = room(3);
+        room.apply(Arc::new(Logged::new(message(4, 7))));
+        room.apply(Arc::new(Logged::new(deletion(5, 4))));
+        let kinds = |events: &[Event]| events.iter().map(|event| event.kind.clone()).collect::<Vec<_>>();
+        let after = [EventKind::Deleted, EventKind::Deletion { of: 4 }];
+        assert_eq!(kinds(&room.after(3).unwrap()), after);
+        assert!(!format!("{room:?}").contains("secret"));
+        // The store was read before the deletion, its answer comes behind it.
+        assert_eq!(kinds(&room.with_tail(3, vec![message(4, 7)])), after);
+        let mut page = vec![event(1), message(2, 7), message(4, 7)];
+        room.blank_deleted(&mut page);
+        assert_eq!(kinds(&page), [event(1).kind, message(2, 7).kind, EventKind::Deleted]);
+        // Of what is not in memory there is nothing to blank.
+        room.apply(Arc::new(Logged::new(deletion(6, 1_000))));
+        assert_eq!(room.applied, 6);
+    }
+
+    #[test]
+    fn unread_counts_follow_the_stores_rules_or_are_asked_for_again() {
+        let (reader, other, blocked) = (1, 2, 3);
+        let user = UserId::from_bits;
+        let news = |events: Vec<Event>, info: RoomInfo| {
+            let mut room = room(3);
+            for event in events {
+                room.apply(Arc::new(Logged::new(event)));
+            }
+            room.news(&info, user(reader), &[user(blocked)])
+        };
+        let info = RoomInfo { head: 3, read: 1, ..RoomInfo::new(LOBBY, RoomKind::Public) };
+        let direct = RoomInfo { kind: RoomKind::Direct, ..info.clone() };
+        let mention = |seq, all| {
+            let EventKind::Message { body, .. } = message(seq, other).kind else { unreachable!() };
+            let mentions = if all { vec![] } else { vec![user(reader)] };
+            Event { kind: EventKind::Message { body, mentions, all }, ..message(seq, other) }
+        };
+        assert_eq!(news(vec![], info.clone()), None, "there is nothing after the head");
+        let messages = vec![message(4, other), message(5, reader), message(6, blocked), event(7)];
+        assert_eq!(news(messages.clone(), info.clone()), Some((1, 0)));
+        assert_eq!(news(messages.clone(), RoomInfo { read: 4, ..info.clone() }), Some((0, 0)));
+        assert_eq!(news(messages, direct), None, "somebody came into the conversation");
+        assert_eq!(news(vec![mention(4, false), mention(5, true)], info.clone()), Some((2, 2)));
+        assert_eq!(news(vec![message(4, other), deletion(5, 4)], info.clone()), Some((0, 0)));
+        assert_eq!(news(vec![deletion(4, 1)], info.clone()), Some((0, 0)), "it was read");
+        assert_eq!(news(vec![deletion(4, 2)], info.clone()), None, "it was counted, or not");
+        let topic = Event { kind: EventKind::Archived { archived: true }, ..event(4) };
+        assert_eq!(news(vec![topic], info.clone()), None);
+        assert_eq!(news((4..900).map(|seq| message(seq, other)).collect(), info), None, "too much");
     }
 
     #[test]

@@ -1,10 +1,14 @@
-//! One connection's protocol state, and the rate limits that go with it.
+//! One connection's protocol state.
 //!
 //! Pure: time comes in as an argument.
 
-use shared::model::{Ms, RoomId, UserId};
+use shared::acts::Scope;
+use shared::model::{Line, Ms, RoomId, UserId};
 use shared::protocol::{ClientEnvelope, Presence, Resume};
+use shared::rights::{Need, need};
 
+use super::Arrival;
+use super::rates::Requests;
 use crate::store::{Account, TokenHash};
 
 /// What a connection speaks.
@@ -18,8 +22,6 @@ pub enum Mode {
 
 /// Requests kept while the session is being set up. More are refused.
 pub(super) const EARLY_REQUESTS_MAX: usize = 32;
-/// Refusals in a row before a connection that goes on is closed.
-const REFUSALS_MAX: u32 = 500;
 
 /// What a connection asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +34,17 @@ pub enum Request {
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Waits for `hello`.
-    New,
+    New(Box<Stranger>),
     /// Asked the store who it is, or waits for rooms to be loaded.
     Starting(Box<Starting>),
     Ready,
+}
+
+/// What is only needed to find out who somebody is.
+#[derive(Debug, Default)]
+pub(super) struct Stranger {
+    pub may_be_new: bool,
+    pub device: Line,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +61,13 @@ pub(super) struct Starting {
     pub early: Vec<Request>,
 }
 
+/// What a token allows that is no session's.
+#[derive(Debug)]
+pub(super) struct Grant {
+    pub scopes: Vec<Scope>,
+    pub only_room: Option<RoomId>,
+}
+
 #[derive(Debug)]
 pub(super) struct Session {
     /// Tells this session from an earlier one of the same connection number.
@@ -62,43 +78,35 @@ pub(super) struct Session {
     pub ephemeral: bool,
     pub phase: Phase,
     pub user: Option<UserId>,
+    /// `None`: all that the user may.
+    pub grant: Option<Box<Grant>>,
+    /// When it ends by itself, on the hub's clock.
+    pub ends_at: Ms,
     pub presence: Presence,
     /// The rooms this connection listens to, with its place in the room's list.
     pub rooms: Vec<(RoomId, u32)>,
-    pub messages: Bucket,
-    pub requests: Bucket,
-    pub typing_at: Ms,
-    /// Requests refused since the last one that was taken.
-    refusals: u32,
-}
-
-/// Whether a request may go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
-    Taken,
-    /// Too fast; what to say.
-    Refused {
-        retry_ms: u32,
-    },
-    /// Too fast for too long.
-    Hopeless,
+    /// Until it is welcomed; from then on the user's rates count.
+    pub requests: Requests,
+    /// The period in which it was last used.
+    pub used_in: u32,
 }
 
 impl Session {
-    pub fn new(serial: u64, mode: Mode, token: TokenHash, ephemeral: bool) -> Self {
+    pub fn new(serial: u64, mode: Mode, arrival: Arrival) -> Self {
+        let Arrival { token, ephemeral, may_be_new, device } = arrival;
         Self {
             serial,
             mode,
             token,
             ephemeral,
-            phase: Phase::New,
+            phase: Phase::New(Box::new(Stranger { may_be_new, device })),
             user: None,
+            grant: None,
+            ends_at: Ms::MAX,
             presence: Presence::Online,
             rooms: Vec::new(),
-            messages: Bucket::default(),
-            requests: Bucket::default(),
-            typing_at: Ms::MIN / 2,
-            refusals: 0,
+            requests: Requests::default(),
+            used_in: 0,
         }
     }
 
@@ -110,78 +118,30 @@ impl Session {
         self.rooms.iter().any(|(other, _)| *other == room)
     }
 
-    /// Counts a request against the rates, in requests a second; 0 is no limit.
-    pub fn admit(&mut self, now: Ms, is_message: bool, message_rate: u32, request_rate: u32) -> Admission {
-        let wait = match self.requests.take(now, request_rate) {
-            Ok(()) if is_message => self.messages.take(now, message_rate),
-            other => other,
+    /// Whether it may be told what happens in a room of the user's.
+    pub fn hears(&self, room: RoomId) -> bool {
+        self.has(Scope::Read) && self.is_for(room)
+    }
+
+    /// Whether it may be asked about a room of the user's at all.
+    pub fn is_for(&self, room: RoomId) -> bool {
+        self.grant.as_ref().is_none_or(|grant| grant.only_room.is_none_or(|only| only == room))
+    }
+
+    pub fn has(&self, scope: Scope) -> bool {
+        self.grant.as_ref().is_none_or(|grant| grant.scopes.contains(&scope))
+    }
+
+    /// Whether it may ask for something at all. What the user may is another question.
+    pub fn may_ask(&self, envelope: &ClientEnvelope) -> bool {
+        let need = need(envelope);
+        let is_granted = match need {
+            Need::Nothing => true,
+            Need::Scope(scope) => self.has(scope),
+            Need::Session => self.grant.is_none(),
         };
-        match wait {
-            Ok(()) => {
-                self.refusals = 0;
-                Admission::Taken
-            }
-            Err(_) if self.refusals >= REFUSALS_MAX => Admission::Hopeless,
-            Err(retry_ms) => {
-                self.refusals += 1;
-                Admission::Refused { retry_ms }
-            }
-        }
-    }
-}
-
-/// How many seconds' worth of its rate a quiet bucket holds.
-const BURST_SECONDS: i64 = 3;
-
-/// A token bucket that is full at first: `rate` a second, and a burst of three seconds' worth.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Bucket {
-    /// When the bucket will be full again, in milliseconds × rate since the epoch of `Ms`.
-    full_at: i64,
-}
-
-impl Bucket {
-    /// Takes one, or says in how many milliseconds there will be one.
-    pub fn take(&mut self, now: Ms, rate: u32) -> Result<(), u32> {
-        let rate = i64::from(rate);
-        if rate == 0 {
-            return Ok(());
-        }
-        // Scaled by the rate so that a token is 1,000 units at any rate.
-        let now = now * rate;
-        let full_at = self.full_at.max(now) + 1_000;
-        let over = full_at - now - BURST_SECONDS * 1_000 * rate;
-        if over > 0 {
-            return Err((over / rate + 1) as u32);
-        }
-        self.full_at = full_at;
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let mut bucket = Bucket::default();
-        let start = 1_700_000_000_000;
-        assert_eq!((0..40).filter(|_| bucket.take(start, 10).is_ok()).count(), 30);
-        let wait = bucket.take(start, 10).unwrap_err();
-        assert!((100..=101).contains(&wait), "{wait}");
-        assert_eq!(bucket.take(start + Ms::from(wait), 10), Ok(()));
-        assert!(bucket.take(start + Ms::from(wait), 10).is_err());
-        assert_eq!((0..1_000).filter(|_| bucket.take(start, 0).is_ok()).count(), 1_000);
-    }
-
-    #[test]
-    fn who_goes_on_too_fast_is_given_up() {
-        let mut session = Session::new(1, Mode::Full, [0; 32], false);
-        let mut admit = |now| session.admit(now, true, 1, 0);
-        assert_eq!((0..3).filter(|_| admit(0) == Admission::Taken).count(), 3);
-        assert_eq!((0..REFUSALS_MAX).filter(|_| matches!(admit(0), Admission::Refused { .. })).count(), 500);
-        assert_eq!(admit(0), Admission::Hopeless);
-        assert_eq!(admit(60_000), Admission::Taken);
+        // A token for one room is told the same of any other, whether it exists or not.
+        let only_room = self.grant.as_ref().and_then(|grant| grant.only_room);
+        is_granted && (need == Need::Nothing || only_room.is_none_or(|only| envelope.room() == Some(only)))
     }
 }

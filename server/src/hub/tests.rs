@@ -20,9 +20,14 @@ use crate::store::{Append, NewSession, Newcomer, Reply, Store};
 const UNLIMITED: HubConfig = HubConfig {
     message_rate: 0,
     request_rate: 0,
+    entry_rate: 0,
+    act_rate: 0,
+    list_rate: 0,
+    connections_per_user: 0,
     rooms_per_user: 0,
     message_chars: 4_000,
     frame_bytes: 65_536,
+    session_ms: 86_400_000,
 };
 
 /// One or more nodes on one store.
