@@ -185,39 +185,73 @@ pub enum Act {
 }
 
 impl Act {
+    /// The values that `"act"` may have.
+    pub const NAMES: [&str; 29] = [
+        "invite",
+        "remove",
+        "transfer",
+        "topic",
+        "rename_room",
+        "archive",
+        "delete_room",
+        "slow_mode",
+        "mute",
+        "delete",
+        "report",
+        "unread",
+        "quiet",
+        "block",
+        "end_session",
+        "end_sessions",
+        "make_bot",
+        "make_token",
+        "revoke_token",
+        "make_incoming_hook",
+        "make_outgoing_hook",
+        "remove_hook",
+        "ban",
+        "unban",
+        "close_report",
+        "set_role",
+        "make_invite",
+        "make_reset",
+        "revoke_link",
+    ];
+
     /// The act's name on the wire, in the audit log, and as the `request` of its error.
     pub fn name(&self) -> &'static str {
-        match self {
-            Act::Invite { .. } => "invite",
-            Act::Remove { .. } => "remove",
-            Act::Transfer { .. } => "transfer",
-            Act::Topic { .. } => "topic",
-            Act::RenameRoom { .. } => "rename_room",
-            Act::Archive { .. } => "archive",
-            Act::DeleteRoom { .. } => "delete_room",
-            Act::SlowMode { .. } => "slow_mode",
-            Act::Mute { .. } => "mute",
-            Act::Delete { .. } => "delete",
-            Act::Report { .. } => "report",
-            Act::Unread { .. } => "unread",
-            Act::Quiet { .. } => "quiet",
-            Act::Block { .. } => "block",
-            Act::EndSession { .. } => "end_session",
-            Act::EndSessions => "end_sessions",
-            Act::MakeBot { .. } => "make_bot",
-            Act::MakeToken { .. } => "make_token",
-            Act::RevokeToken { .. } => "revoke_token",
-            Act::MakeIncomingHook { .. } => "make_incoming_hook",
-            Act::MakeOutgoingHook { .. } => "make_outgoing_hook",
-            Act::RemoveHook { .. } => "remove_hook",
-            Act::Ban { .. } => "ban",
-            Act::Unban { .. } => "unban",
-            Act::CloseReport { .. } => "close_report",
-            Act::SetRole { .. } => "set_role",
-            Act::MakeInvite { .. } => "make_invite",
-            Act::MakeReset { .. } => "make_reset",
-            Act::RevokeLink { .. } => "revoke_link",
-        }
+        let place = match self {
+            Act::Invite { .. } => 0,
+            Act::Remove { .. } => 1,
+            Act::Transfer { .. } => 2,
+            Act::Topic { .. } => 3,
+            Act::RenameRoom { .. } => 4,
+            Act::Archive { .. } => 5,
+            Act::DeleteRoom { .. } => 6,
+            Act::SlowMode { .. } => 7,
+            Act::Mute { .. } => 8,
+            Act::Delete { .. } => 9,
+            Act::Report { .. } => 10,
+            Act::Unread { .. } => 11,
+            Act::Quiet { .. } => 12,
+            Act::Block { .. } => 13,
+            Act::EndSession { .. } => 14,
+            Act::EndSessions => 15,
+            Act::MakeBot { .. } => 16,
+            Act::MakeToken { .. } => 17,
+            Act::RevokeToken { .. } => 18,
+            Act::MakeIncomingHook { .. } => 19,
+            Act::MakeOutgoingHook { .. } => 20,
+            Act::RemoveHook { .. } => 21,
+            Act::Ban { .. } => 22,
+            Act::Unban { .. } => 23,
+            Act::CloseReport { .. } => 24,
+            Act::SetRole { .. } => 25,
+            Act::MakeInvite { .. } => 26,
+            Act::MakeReset { .. } => 27,
+            Act::RevokeLink { .. } => 28,
+        };
+        Self::NAMES[place]
     }
 
     /// The room it is about.
@@ -292,6 +326,20 @@ pub enum List {
     Reports,
     /// What was done: `kind` is the act, `by`, `user` to whom, `room`, `text`, `at`.
     Audit,
+}
+
+impl List {
+    pub const ALL: [List; 9] = [
+        List::Sessions,
+        List::Blocks,
+        List::Bots,
+        List::Hooks,
+        List::Users,
+        List::Links,
+        List::Bans,
+        List::Reports,
+        List::Audit,
+    ];
 }
 
 /// A row of a list.

@@ -1,10 +1,14 @@
 //! The wire, frozen: every envelope as JSON. What stands here is what clients in the field rely on; a line
 //! may be added, not changed. docs/protocol.md shows the same examples, which a test compares.
 
-use shared::model::{Body, LOBBY, Ref, RoomId, RoomName, UserId, UserName};
+use std::collections::HashSet;
+
+use shared::acts::{Act, Entry, List, Scope};
+use shared::model::{Body, LOBBY, Line, Ref, RoomId, RoomName, UserId, UserName};
 use shared::protocol::{
-    AfterClose, ClientEnvelope, CloseCode, ErrorCode, Event, EventKind, Failure, Limits, Listing, Person,
-    PlainMessage, Presence, Resume, RoomInfo, RoomKind, ServerEnvelope, User, decode, encode,
+    AfterClose, ClientEnvelope, CloseCode, ErrorCode, Event, EventKind, FRAME_BYTES_MAX, Failure, Limits,
+    Listing, Person, PlainMessage, Presence, Resume, RoomInfo, RoomKind, ServerEnvelope, User, decode,
+    encode,
 };
 use shared::rights::Role;
 
@@ -16,6 +20,14 @@ fn ada() -> User {
 
 fn bob() -> User {
     User { id: UserId::from_bits(0x2f11_7e5a_0c44_9d02), name: UserName::parse("Bob").unwrap() }
+}
+
+fn cy() -> User {
+    User { id: UserId::from_bits(0x3556_f3a4_5a0e_8ccc), name: UserName::parse("Cy").unwrap() }
+}
+
+fn line(text: &str) -> Line {
+    Line::new(text)
 }
 
 fn club() -> RoomId {
@@ -38,6 +50,26 @@ fn info() -> RoomInfo {
 
 fn direct_info() -> RoomInfo {
     RoomInfo { kind: RoomKind::Direct, name: None, peer: Some(bob()), ..info() }
+}
+
+fn private_info() -> RoomInfo {
+    RoomInfo {
+        kind: RoomKind::Private,
+        owner: Some(ada().id),
+        topic: Some(line("Dune, to page 90")),
+        archived: true,
+        slow_seconds: 30,
+        muted_until: Some(AT + 600_000),
+        read_version: 3,
+        mentioned: 1,
+        quiet: true,
+        ..info()
+    }
+}
+
+fn group_info() -> RoomInfo {
+    let people = vec![bob(), cy()];
+    RoomInfo { kind: RoomKind::Group, name: None, people, owner: Some(ada().id), ..info() }
 }
 
 fn event(kind: EventKind) -> Event {
@@ -70,6 +102,10 @@ fn client() -> Vec<(ClientEnvelope, &'static str)> {
             ClientEnvelope::Create { name: "book-club".into(), private: false },
             r#"{"type":"create","name":"book-club"}"#,
         ),
+        (
+            ClientEnvelope::Create { name: "book-club".into(), private: true },
+            r#"{"type":"create","name":"book-club","private":true}"#,
+        ),
         (ClientEnvelope::Direct { user: bob().id }, r#"{"type":"direct","user":"2y4byb8649782"}"#),
         (ClientEnvelope::Leave { room: club() }, r#"{"type":"leave","room":"0p7jnxqr0vjqy"}"#),
         (
@@ -84,12 +120,66 @@ fn client() -> Vec<(ClientEnvelope, &'static str)> {
             ClientEnvelope::Read { room: club(), seq: 42, version: None },
             r#"{"type":"read","room":"0p7jnxqr0vjqy","seq":42}"#,
         ),
+        (
+            ClientEnvelope::Read { room: club(), seq: 42, version: Some(3) },
+            r#"{"type":"read","room":"0p7jnxqr0vjqy","seq":42,"version":3}"#,
+        ),
         (ClientEnvelope::Rename { name: "Ada L.".into() }, r#"{"type":"rename","name":"Ada L."}"#),
         (ClientEnvelope::Presence { presence: Presence::Away }, r#"{"type":"presence","presence":"away"}"#),
         (ClientEnvelope::Typing { room: club() }, r#"{"type":"typing","room":"0p7jnxqr0vjqy"}"#),
         (ClientEnvelope::Members { room: club() }, r#"{"type":"members","room":"0p7jnxqr0vjqy"}"#),
         (ClientEnvelope::Directory, r#"{"type":"directory"}"#),
         (ClientEnvelope::Ping { n: 7 }, r#"{"type":"ping","n":7}"#),
+        (
+            ClientEnvelope::Group { users: vec![bob().id, cy().id] },
+            r#"{"type":"group","users":["2y4byb8649782","3anqkmhd0x36c"]}"#,
+        ),
+    ]
+}
+
+/// Each act and each list, with its JSON.
+#[rustfmt::skip]
+fn acts() -> Vec<(ClientEnvelope, &'static str)> {
+    vec![
+        (ClientEnvelope::Act(Act::Invite { room: club(), user: bob().id }), r#"{"type":"act","act":"invite","room":"0p7jnxqr0vjqy","user":"2y4byb8649782"}"#),
+        (ClientEnvelope::Act(Act::Remove { room: club(), user: bob().id }), r#"{"type":"act","act":"remove","room":"0p7jnxqr0vjqy","user":"2y4byb8649782"}"#),
+        (ClientEnvelope::Act(Act::Transfer { room: club(), user: bob().id }), r#"{"type":"act","act":"transfer","room":"0p7jnxqr0vjqy","user":"2y4byb8649782"}"#),
+        (ClientEnvelope::Act(Act::Topic { room: club(), text: line("Dune, to page 90") }), r#"{"type":"act","act":"topic","room":"0p7jnxqr0vjqy","text":"Dune, to page 90"}"#),
+        (ClientEnvelope::Act(Act::RenameRoom { room: club(), name: "reading".into() }), r#"{"type":"act","act":"rename_room","room":"0p7jnxqr0vjqy","name":"reading"}"#),
+        (ClientEnvelope::Act(Act::Archive { room: club(), archived: true }), r#"{"type":"act","act":"archive","room":"0p7jnxqr0vjqy","archived":true}"#),
+        (ClientEnvelope::Act(Act::DeleteRoom { room: club() }), r#"{"type":"act","act":"delete_room","room":"0p7jnxqr0vjqy"}"#),
+        (ClientEnvelope::Act(Act::SlowMode { room: club(), seconds: 30 }), r#"{"type":"act","act":"slow_mode","room":"0p7jnxqr0vjqy","seconds":30}"#),
+        (ClientEnvelope::Act(Act::Mute { room: club(), user: bob().id, seconds: 600 }), r#"{"type":"act","act":"mute","room":"0p7jnxqr0vjqy","user":"2y4byb8649782","seconds":600}"#),
+        (ClientEnvelope::Act(Act::Delete { room: club(), seq: 42 }), r#"{"type":"act","act":"delete","room":"0p7jnxqr0vjqy","seq":42}"#),
+        (ClientEnvelope::Act(Act::Report { room: club(), seq: 42, text: line("spam") }), r#"{"type":"act","act":"report","room":"0p7jnxqr0vjqy","seq":42,"text":"spam"}"#),
+        (ClientEnvelope::Act(Act::Unread { room: club(), seq: 40 }), r#"{"type":"act","act":"unread","room":"0p7jnxqr0vjqy","seq":40}"#),
+        (ClientEnvelope::Act(Act::Quiet { room: club(), quiet: true }), r#"{"type":"act","act":"quiet","room":"0p7jnxqr0vjqy","quiet":true}"#),
+        (ClientEnvelope::Act(Act::Block { user: bob().id, blocked: true }), r#"{"type":"act","act":"block","user":"2y4byb8649782","blocked":true}"#),
+        (ClientEnvelope::Act(Act::EndSession { id: "17".into() }), r#"{"type":"act","act":"end_session","id":"17"}"#),
+        (ClientEnvelope::Act(Act::EndSessions), r#"{"type":"act","act":"end_sessions"}"#),
+        (ClientEnvelope::Act(Act::MakeBot { name: "Tea bot".into() }), r#"{"type":"act","act":"make_bot","name":"Tea bot"}"#),
+        (ClientEnvelope::Act(Act::MakeToken { bot: bob().id, text: line("kitchen"), scopes: vec![Scope::Read, Scope::Send], seconds: 0 }), r#"{"type":"act","act":"make_token","bot":"2y4byb8649782","text":"kitchen","scopes":["read","send"],"seconds":0}"#),
+        (ClientEnvelope::Act(Act::RevokeToken { id: "17".into() }), r#"{"type":"act","act":"revoke_token","id":"17"}"#),
+        (ClientEnvelope::Act(Act::MakeIncomingHook { room: club(), text: line("builds") }), r#"{"type":"act","act":"make_incoming_hook","room":"0p7jnxqr0vjqy","text":"builds"}"#),
+        (ClientEnvelope::Act(Act::MakeOutgoingHook { room: club(), text: line("archive"), url: "https://example.org/in".into() }), r#"{"type":"act","act":"make_outgoing_hook","room":"0p7jnxqr0vjqy","text":"archive","url":"https://example.org/in"}"#),
+        (ClientEnvelope::Act(Act::RemoveHook { id: "17".into() }), r#"{"type":"act","act":"remove_hook","id":"17"}"#),
+        (ClientEnvelope::Act(Act::Ban { user: Some(bob().id), addresses: None, text: line("spam"), seconds: 3_600 }), r#"{"type":"act","act":"ban","user":"2y4byb8649782","text":"spam","seconds":3600}"#),
+        (ClientEnvelope::Act(Act::Ban { user: None, addresses: Some("203.0.113.0/24".into()), text: line("spam"), seconds: 0 }), r#"{"type":"act","act":"ban","addresses":"203.0.113.0/24","text":"spam","seconds":0}"#),
+        (ClientEnvelope::Act(Act::Unban { id: "17".into() }), r#"{"type":"act","act":"unban","id":"17"}"#),
+        (ClientEnvelope::Act(Act::CloseReport { id: "17".into() }), r#"{"type":"act","act":"close_report","id":"17"}"#),
+        (ClientEnvelope::Act(Act::SetRole { user: bob().id, role: Role::Moderator }), r#"{"type":"act","act":"set_role","user":"2y4byb8649782","role":"moderator"}"#),
+        (ClientEnvelope::Act(Act::MakeInvite { text: line("the new team"), uses: 5, seconds: 604_800 }), r#"{"type":"act","act":"make_invite","text":"the new team","uses":5,"seconds":604800}"#),
+        (ClientEnvelope::Act(Act::MakeReset { user: bob().id }), r#"{"type":"act","act":"make_reset","user":"2y4byb8649782"}"#),
+        (ClientEnvelope::Act(Act::RevokeLink { id: "17".into() }), r#"{"type":"act","act":"revoke_link","id":"17"}"#),
+        (ClientEnvelope::List { list: List::Sessions, room: None, text: None, before: None }, r#"{"type":"list","list":"sessions"}"#),
+        (ClientEnvelope::List { list: List::Blocks, room: None, text: None, before: None }, r#"{"type":"list","list":"blocks"}"#),
+        (ClientEnvelope::List { list: List::Bots, room: None, text: None, before: None }, r#"{"type":"list","list":"bots"}"#),
+        (ClientEnvelope::List { list: List::Hooks, room: Some(club()), text: None, before: None }, r#"{"type":"list","list":"hooks","room":"0p7jnxqr0vjqy"}"#),
+        (ClientEnvelope::List { list: List::Users, room: None, text: Some(line("Bo")), before: None }, r#"{"type":"list","list":"users","text":"Bo"}"#),
+        (ClientEnvelope::List { list: List::Links, room: None, text: None, before: None }, r#"{"type":"list","list":"links"}"#),
+        (ClientEnvelope::List { list: List::Bans, room: None, text: None, before: None }, r#"{"type":"list","list":"bans"}"#),
+        (ClientEnvelope::List { list: List::Reports, room: None, text: None, before: None }, r#"{"type":"list","list":"reports"}"#),
+        (ClientEnvelope::List { list: List::Audit, room: None, text: None, before: Some("17".into()) }, r#"{"type":"list","list":"audit","before":"17"}"#),
     ]
 }
 
@@ -107,6 +197,17 @@ fn server() -> Vec<(ServerEnvelope, &'static str)> {
                 now: AT,
             },
             r#"{"type":"welcome","user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"role":"member","rooms":[{"id":"0p7jnxqr0vjqy","kind":"public","name":"book-club","epoch":1,"head":42,"read":40,"unread":2}],"limits":{"body_chars":4000,"name_chars":32,"frame_bytes":65536,"page_events":100,"rooms_per_user":200},"now":1795238400000}"#,
+        ),
+        (
+            ServerEnvelope::Welcome {
+                user: ada(),
+                role: Role::Guest,
+                blocked: vec![bob().id],
+                rooms: vec![info()],
+                limits: Limits { rooms_per_user: 200, ..Limits::default() },
+                now: AT,
+            },
+            r#"{"type":"welcome","user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"role":"guest","rooms":[{"id":"0p7jnxqr0vjqy","kind":"public","name":"book-club","epoch":1,"head":42,"read":40,"unread":2}],"blocked":["2y4byb8649782"],"limits":{"body_chars":4000,"name_chars":32,"frame_bytes":65536,"page_events":100,"rooms_per_user":200},"now":1795238400000}"#,
         ),
         (
             ServerEnvelope::Joined {
@@ -189,8 +290,135 @@ fn server() -> Vec<(ServerEnvelope, &'static str)> {
             r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"renamed","name":"Ada L."}"#,
         ),
         (
+            ServerEnvelope::Event(event(EventKind::Message {
+                body: Body::parse("@Bob, @room: tea!", 0).unwrap(),
+                mentions: vec![bob().id],
+                all: true,
+            })),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"message","body":"@Bob, @room: tea!","mentions":["2y4byb8649782"],"all":true,"ref":"01a1fc8c-1000-7a5a-9a5a-5a5a5a5a5a5a"}"#,
+        ),
+        (
+            ServerEnvelope::Event(event(EventKind::Deleted)),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"deleted"}"#,
+        ),
+        (
+            ServerEnvelope::Event(event(EventKind::Deletion { of: 40 })),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"deletion","of":40}"#,
+        ),
+        (
+            ServerEnvelope::Event(event(EventKind::Invited { target: bob() })),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"invited","target":{"id":"2y4byb8649782","name":"Bob"}}"#,
+        ),
+        (
+            ServerEnvelope::Event(event(EventKind::Removed { target: bob() })),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"removed","target":{"id":"2y4byb8649782","name":"Bob"}}"#,
+        ),
+        (
+            ServerEnvelope::Event(event(EventKind::Transferred { target: bob() })),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"transferred","target":{"id":"2y4byb8649782","name":"Bob"}}"#,
+        ),
+        (
+            ServerEnvelope::Event(event(EventKind::Muted { target: bob(), until: AT + 600_000 })),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"muted","target":{"id":"2y4byb8649782","name":"Bob"},"until":1795239000000}"#,
+        ),
+        (
+            ServerEnvelope::Event(event(EventKind::Topic { text: line("Dune, to page 90") })),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"topic","text":"Dune, to page 90"}"#,
+        ),
+        (
+            ServerEnvelope::Event(event(EventKind::RoomRenamed { text: line("reading") })),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"room_renamed","text":"reading"}"#,
+        ),
+        (
+            ServerEnvelope::Event(event(EventKind::Archived { archived: true })),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"archived","archived":true}"#,
+        ),
+        (
+            ServerEnvelope::Event(event(EventKind::SlowMode { seconds: 30 })),
+            r#"{"type":"event","room":"0p7jnxqr0vjqy","seq":42,"at":1795238400000,"user":{"id":"1tq0bfy9tmbgh","name":"Ada"},"kind":"slow_mode","seconds":30}"#,
+        ),
+        (
             ServerEnvelope::Read { room: club(), seq: 42, version: 0, unread: 0, mentioned: 0 },
             r#"{"type":"read","room":"0p7jnxqr0vjqy","seq":42,"unread":0}"#,
+        ),
+        (
+            ServerEnvelope::Read { room: club(), seq: 39, version: 3, unread: 3, mentioned: 1 },
+            r#"{"type":"read","room":"0p7jnxqr0vjqy","seq":39,"version":3,"unread":3,"mentioned":1}"#,
+        ),
+        (
+            ServerEnvelope::Room { info: private_info() },
+            r#"{"type":"room","info":{"id":"0p7jnxqr0vjqy","kind":"private","name":"book-club","owner":"1tq0bfy9tmbgh","topic":"Dune, to page 90","archived":true,"slow_seconds":30,"muted_until":1795239000000,"epoch":1,"head":42,"read":40,"read_version":3,"unread":2,"mentioned":1,"quiet":true}}"#,
+        ),
+        (
+            ServerEnvelope::Room { info: group_info() },
+            r#"{"type":"room","info":{"id":"0p7jnxqr0vjqy","kind":"group","people":[{"id":"2y4byb8649782","name":"Bob"},{"id":"3anqkmhd0x36c","name":"Cy"}],"owner":"1tq0bfy9tmbgh","epoch":1,"head":42,"read":40,"unread":2}}"#,
+        ),
+        (
+            ServerEnvelope::Me { role: Role::Moderator, blocked: vec![bob().id] },
+            r#"{"type":"me","role":"moderator","blocked":["2y4byb8649782"]}"#,
+        ),
+        (
+            ServerEnvelope::Done { act: "invite".into(), room: Some(club()), user: None, secret: None },
+            r#"{"type":"done","act":"invite","room":"0p7jnxqr0vjqy"}"#,
+        ),
+        (
+            ServerEnvelope::Done { act: "make_bot".into(), room: None, user: Some(bob()), secret: None },
+            r#"{"type":"done","act":"make_bot","user":{"id":"2y4byb8649782","name":"Bob"}}"#,
+        ),
+        (
+            ServerEnvelope::Done {
+                act: "make_token".into(),
+                room: None,
+                user: None,
+                secret: Some("q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s".into()),
+            },
+            r#"{"type":"done","act":"make_token","secret":"q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s"}"#,
+        ),
+        (
+            ServerEnvelope::List {
+                list: List::Sessions,
+                rows: vec![Entry {
+                    id: "17".into(),
+                    text: "Firefox on Linux".into(),
+                    at: Some(AT),
+                    until: Some(AT + 600_000),
+                    current: true,
+                    ..Entry::default()
+                }],
+            },
+            r#"{"type":"list","list":"sessions","rows":[{"id":"17","text":"Firefox on Linux","at":1795238400000,"until":1795239000000,"current":true}]}"#,
+        ),
+        (
+            ServerEnvelope::List {
+                list: List::Reports,
+                rows: vec![Entry {
+                    id: "18".into(),
+                    user: Some(bob()),
+                    by: Some(ada()),
+                    room: Some(club()),
+                    seq: Some(42),
+                    text: "spam".into(),
+                    more: "Buy tea!".into(),
+                    at: Some(AT),
+                    ..Entry::default()
+                }],
+            },
+            r#"{"type":"list","list":"reports","rows":[{"id":"18","user":{"id":"2y4byb8649782","name":"Bob"},"by":{"id":"1tq0bfy9tmbgh","name":"Ada"},"room":"0p7jnxqr0vjqy","seq":42,"text":"spam","more":"Buy tea!","at":1795238400000}]}"#,
+        ),
+        (
+            ServerEnvelope::List {
+                list: List::Links,
+                rows: vec![Entry {
+                    id: "19".into(),
+                    kind: "invite".into(),
+                    by: Some(ada()),
+                    text: "the new team".into(),
+                    until: Some(AT + 600_000),
+                    uses: Some(5),
+                    ..Entry::default()
+                }],
+            },
+            r#"{"type":"list","list":"links","rows":[{"id":"19","kind":"invite","by":{"id":"1tq0bfy9tmbgh","name":"Ada"},"text":"the new team","until":1795239000000,"uses":5}]}"#,
         ),
         (
             ServerEnvelope::Renamed { user: ada() },
@@ -234,22 +462,66 @@ fn server() -> Vec<(ServerEnvelope, &'static str)> {
 
 #[test]
 fn client_envelopes_are_as_they_always_were() {
-    let mut seen = Vec::new();
-    for (envelope, json) in client() {
+    let (mut types, mut acts_seen, mut lists_seen) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for (envelope, json) in client().into_iter().chain(acts()) {
         assert_eq!(encode(&envelope), json);
         assert_eq!(decode(json).as_ref(), Ok(&envelope));
-        assert!(json.contains(&format!(r#""type":"{}""#, envelope.type_name())));
-        seen.push(envelope.type_name());
+        let value: serde_json::Value = serde_json::from_str(json).unwrap();
+        types.insert(value["type"].as_str().unwrap().to_owned());
+        let name = if value["type"] == "act" { &value["act"] } else { &value["type"] };
+        assert_eq!(envelope.type_name(), name);
+        match envelope {
+            ClientEnvelope::Act(act) => drop(acts_seen.insert(act.name())),
+            ClientEnvelope::List { list, .. } => drop(lists_seen.insert(list)),
+            _ => {}
+        }
     }
-    seen.dedup();
-    assert_eq!(seen, ClientEnvelope::TYPES.to_vec(), "every type has an example");
+    assert_eq!(types, ClientEnvelope::TYPES.map(String::from).into(), "every type has an example");
+    assert_eq!(acts_seen, Act::NAMES.into(), "every act has an example");
+    assert_eq!(lists_seen, List::ALL.into(), "every list has an example");
 }
 
 #[test]
 fn server_envelopes_are_as_they_always_were() {
+    let (mut types, mut kinds) = (HashSet::new(), HashSet::new());
     for (envelope, json) in server() {
         assert_eq!(encode(&envelope), json);
         assert_eq!(serde_json::from_str::<ServerEnvelope>(json).unwrap(), envelope);
+        if let ServerEnvelope::Event(Event { kind, .. }) = &envelope {
+            kinds.insert(std::mem::discriminant(kind));
+        }
+        types.insert(std::mem::discriminant(&envelope));
+    }
+    assert_eq!(types.len(), 19, "every type has an example");
+    // All but the kind that no server sends.
+    assert_eq!(kinds.len(), 15, "every kind of event has an example");
+}
+
+/// What costs little to send must cost little to refuse.
+#[test]
+fn a_frame_that_is_made_to_be_expensive_is_refused_quickly() {
+    let fill = |unit: &str| unit.repeat(FRAME_BYTES_MAX / unit.len() - 1);
+    let frames = [
+        fill("["),
+        fill("{\"a\":"),
+        format!(r#"{{"type":"ping","n":1,"x":{}"#, fill("[")),
+        format!(r#"{{"type":"act","act":"topic","x":{}}}"#, fill("[")),
+        format!(r#"{{"type":"ping",{}"n":1}}"#, fill(r#""n":1,"#)),
+        format!(r#"{{"type":"act",{}"act":"end_sessions"}}"#, fill(r#""act":"x","#)),
+        format!(r#"{{{}"n":1}}"#, fill(r#""type":"ping","#)),
+        format!(r#"{{"type":"group","users":[{}]}}"#, fill(r#""x","#)),
+        format!(r#"{{"type":"ping","n":{}}}"#, fill("9")),
+        format!(r#"{{"type":"ping","n":1e{}}}"#, fill("9")),
+        format!(r#"{{"type":"send","room":"{}"}}"#, fill("\\u0000")),
+    ];
+    for frame in frames {
+        let begun = std::time::Instant::now();
+        let failure = decode(&frame).unwrap_err();
+        let shown = &frame[..frame.len().min(60)];
+        assert!(matches!(failure.code, ErrorCode::BadJson | ErrorCode::BadField), "{shown}: {failure:?}");
+        assert!(encode(&failure).len() < 1_000, "{shown}");
+        // The measure is 100 ms; this is not even an optimised build, on a machine that may be busy.
+        assert!(begun.elapsed() < std::time::Duration::from_millis(500), "{shown}: {:?}", begun.elapsed());
     }
 }
 
@@ -297,7 +569,7 @@ fn frames_that_are_no_envelope_say_why() {
 fn the_documentation_shows_every_example_code_and_close() {
     let page = include_str!("../../docs/protocol.md");
     let plain = PlainMessage { sender: "Quiet Otter".into(), message: "hello".into() };
-    let examples = client().into_iter().map(|(_, json)| json.to_owned());
+    let examples = client().into_iter().chain(acts()).map(|(_, json)| json.to_owned());
     let examples = examples.chain(server().into_iter().map(|(_, json)| json.to_owned()));
     for example in examples.chain([encode(&plain)]) {
         assert!(page.contains(&example), "docs/protocol.md lacks {example}");
