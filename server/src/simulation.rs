@@ -40,6 +40,8 @@ pub struct Node {
     connections: Conn,
     queries: usize,
     now: Ms,
+    /// What the machine's clock was set ahead.
+    ahead: Ms,
 }
 
 impl Drop for Node {
@@ -77,6 +79,7 @@ impl Node {
             connections: 0,
             queries: 0,
             now: 0,
+            ahead: 0,
         };
         node.tick(0);
         node
@@ -84,10 +87,14 @@ impl Node {
 
     /// Opens a connection; its number is never used again.
     pub fn connect(&mut self, mode: Mode, token: TokenHash, ephemeral: bool) -> Conn {
+        self.connect_as(mode, Arrival { token, ephemeral, may_be_new: true, device: Line::default() })
+    }
+
+    /// Opens a connection that comes with a token of any sort.
+    pub fn connect_as(&mut self, mode: Mode, arrival: Arrival) -> Conn {
         let conn = self.connections;
         self.connections += 1;
         self.outputs.insert(conn, Vec::new());
-        let arrival = Arrival { token, ephemeral, may_be_new: true, device: Line::default() };
         self.inbox.push_back(Input::Connected { conn, mode, arrival });
         conn
     }
@@ -110,7 +117,12 @@ impl Node {
     /// Moves the clock to a time since the start and lets the hub hear of it.
     pub fn tick(&mut self, now: Ms) {
         self.now = now;
-        self.inbox.push_back(Input::Tick { wall: START + now });
+        self.inbox.push_back(Input::Tick { wall: START + now + self.ahead });
+    }
+
+    /// Sets the machine's clock ahead; what has passed stays as it is.
+    pub fn set_wall(&mut self, ahead: Ms) {
+        self.ahead = ahead;
     }
 
     /// Lets the hub take one input. False if there was none.

@@ -9,6 +9,7 @@ mod check;
 
 use serde::{Deserialize, Serialize};
 
+use crate::markdown::URL_BYTES_MAX;
 use crate::model::{Line, Ms, RoomId, Seq, UserId};
 use crate::protocol::User;
 use crate::rights::Role;
@@ -20,7 +21,7 @@ pub const SLOW_SECONDS_MAX: u32 = 6 * 3_600;
 /// Longest time that can be set for a mute, ban, token or invitation, in seconds: ten years.
 pub const SECONDS_MAX: u32 = 10 * 366 * 86_400;
 /// Longest address of a webhook, in bytes.
-pub const HOOK_URL_BYTES_MAX: usize = 1_000;
+pub const HOOK_URL_BYTES_MAX: usize = URL_BYTES_MAX;
 /// Longest id of a row, in bytes.
 pub const ROW_ID_BYTES_MAX: usize = 64;
 /// Rows of one list.
