@@ -90,13 +90,14 @@ pub enum Hint {
     Renamed { user: User },
     /// A user became a member of a room, or no longer is one.
     Membership { user: UserId, room: RoomId, member: bool },
-    /// Sessions or tokens of a user are void.
+    /// Sessions or tokens of a user are void. For `Topic::All`: a hub that is about to let one of them in does not
+    /// follow its user yet.
     Ended(Ended),
-    /// A user's role, or whom they have blocked, is another.
+    /// A user's role, or whom they have blocked, is another. For `Topic::User`, as is the next.
     User { user: UserId },
     /// A room looks different to one user.
     Room { user: UserId, room: RoomId },
-    /// Address bans or outgoing webhooks are others.
+    /// Address bans or outgoing webhooks are others. For `Topic::All`.
     Rules,
     /// The operator speaks to everyone.
     Announcement { text: String, at: Ms },

@@ -389,6 +389,8 @@ pub struct Hub {
     pending: HashMap<Ticket, Pending>,
     appends: usize,
     append_bytes: usize,
+    /// Users one of whose connections said whether they are there, since the last tick.
+    restless: HashSet<UserId>,
     /// Users whose absence is not known yet.
     absent: HashSet<UserId>,
     /// Rooms whose listeners do not know all about presence.
@@ -440,6 +442,7 @@ impl Hub {
             pending: HashMap::new(),
             appends: 0,
             append_bytes: 0,
+            restless: HashSet::new(),
             absent: HashSet::new(),
             presence_due: HashSet::new(),
             holes: HashSet::new(),

@@ -1,8 +1,8 @@
 //! Secrets that are told to people once: bots' tokens, webhooks' addresses and keys, links. Pure: random bytes
 //! are arguments.
 //!
-//! A secret is 32 bytes, shown in base64url; the store keeps their SHA-256. A session's token looks the same
-//! from outside, but holds a code of this server's (see [`crate::token`]), which no secret does.
+//! A secret is 32 bytes, shown in base64url; the store keeps a hash. A session's token (see [`crate::token`])
+//! looks the same from outside, and its hash is made in another way: neither can be used as the other.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::store::TokenHash;
 
+/// What is hashed with a secret, so that its hash is no session's.
+const PURPOSE: &[u8] = b"magpie secret";
 /// Characters of a secret: 32 bytes in base64url without padding (RFC 4648 §5).
 const TEXT_CHARS: usize = 43;
 
@@ -76,7 +78,7 @@ impl Secret {
 
     /// What the store keeps instead.
     pub fn hash(&self) -> TokenHash {
-        Sha256::digest(self.0).into()
+        Sha256::new().chain_update(PURPOSE).chain_update(self.0).finalize().into()
     }
 
     /// The bytes, to sign with.
@@ -113,5 +115,8 @@ mod tests {
             assert!(Secret::parse(bad).is_none(), "{bad}");
         }
         assert_eq!(crate::token::verify(&[1; 32], &text), None, "no session's token");
+        let session = crate::token::mint(&[1; 32], [2; 16]);
+        let as_secret = Secret::parse(&session).unwrap().hash();
+        assert_ne!(crate::token::verify(&[1; 32], &session), Some(as_secret), "nor the other way round");
     }
 }

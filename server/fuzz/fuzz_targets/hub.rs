@@ -31,7 +31,7 @@ struct World {
     clients: BTreeMap<(usize, Conn), Client>,
     users: Vec<UserId>,
     rooms: Vec<RoomId>,
-    /// Who was ever let into a conversation of two.
+    /// Who was ever let into a direct conversation.
     directs: BTreeMap<RoomId, BTreeSet<UserId>>,
     now: i64,
     sent: u8,
@@ -82,7 +82,7 @@ impl World {
     fn step(&mut self, what: u8, which: u8, value: u8) {
         let place = usize::from(which) % self.nodes.len();
         let conn = self.clients.keys().nth(usize::from(which) % self.clients.len().max(1)).copied();
-        let Some((node, conn)) = conn.filter(|_| what % 64 > 1) else {
+        let Some((node, conn)) = conn.filter(|_| what % 32 > 1) else {
             let mode = if what % 2 == 0 { Mode::Full } else { Mode::Plain };
             let conn = self.nodes[place].connect(mode, [value % 5; 32], value & 0x80 != 0);
             if mode == Mode::Full {
@@ -95,19 +95,16 @@ impl World {
         };
         let room = self.rooms[usize::from(value) % self.rooms.len()];
         let name = ["a", "club", "Club", "\u{441}lub", "<b>", "x y", "magpie", ""][usize::from(value) % 8];
-        let user = match self.users.get(usize::from(value / 8) % self.users.len().max(1)) {
-            Some(user) => *user,
-            None => UserId::from_bits(u64::from(value)),
-        };
-        let (text, seq) = (Line::new(name), u64::from(value / 8));
-        let is_on = value & 0x40 != 0;
-        let envelope = match what % 64 {
-            2 => ClientEnvelope::Hello { resume: vec![Resume { room, epoch: 1, seq }] },
+        let envelope = match what % 32 {
+            2 => ClientEnvelope::Hello { resume: vec![Resume { room, epoch: 1, seq: u64::from(value / 8) }] },
             3 | 4 => ClientEnvelope::Join { room: room.to_string(), after: None },
-            5 => ClientEnvelope::Join { room: room.to_string(), after: Some(seq) },
+            5 => ClientEnvelope::Join { room: room.to_string(), after: Some(u64::from(value / 8)) },
             6 => ClientEnvelope::Join { room: name.to_owned(), after: None },
-            7 => ClientEnvelope::Create { name: name.to_owned(), private: value & 0x40 != 0 },
-            8 | 9 => ClientEnvelope::Direct { user },
+            7 => ClientEnvelope::Create { name: name.to_owned(), private: value & 0x80 != 0 },
+            8 | 9 => match self.users.get(usize::from(value) % self.users.len().max(1)) {
+                Some(user) => ClientEnvelope::Direct { user: *user },
+                None => ClientEnvelope::Direct { user: UserId::from_bits(u64::from(value)) },
+            },
             10 => ClientEnvelope::Leave { room },
             11 => ClientEnvelope::History { room, before: u64::from(value) },
             12..=15 => {
@@ -116,7 +113,10 @@ impl World {
                 let reference = Ref::new(0, [if value & 0x80 != 0 { value } else { self.sent }; 10]);
                 ClientEnvelope::Send { room, reference, body: name.to_owned() }
             }
-            16 => ClientEnvelope::Read { room, seq: u64::from(value), version: None },
+            16 => {
+                let version = (value & 0x80 != 0).then_some(u32::from(value % 4));
+                ClientEnvelope::Read { room, seq: u64::from(value), version }
+            }
             17 => ClientEnvelope::Rename { name: name.to_owned() },
             18 => ClientEnvelope::Presence { presence: Presence::Away },
             19 => ClientEnvelope::Presence { presence: Presence::Online },
@@ -142,31 +142,43 @@ impl World {
                 return;
             }
             29 => return self.nodes[place].announce(name),
-            32 | 33 => ClientEnvelope::Group { users: self.users.iter().copied().take(3).collect() },
-            34..=37 => ClientEnvelope::Act(Act::Invite { room, user }),
-            38 => ClientEnvelope::Act(Act::Remove { room, user }),
-            39 => ClientEnvelope::Act(Act::Transfer { room, user }),
-            40 => ClientEnvelope::Act(Act::Topic { room, text }),
-            41 => ClientEnvelope::Act(Act::RenameRoom { room, name: name.to_owned() }),
-            42 => ClientEnvelope::Act(Act::Archive { room, archived: is_on }),
-            43 => ClientEnvelope::Act(Act::DeleteRoom { room }),
-            44 => ClientEnvelope::Act(Act::SlowMode { room, seconds: seq as u32 % 4 }),
-            45 => ClientEnvelope::Act(Act::Mute { room, user, seconds: seq as u32 % 4 }),
-            46 | 47 => ClientEnvelope::Act(Act::Delete { room, seq }),
-            48 => ClientEnvelope::Act(Act::Report { room, seq, text }),
-            49 => ClientEnvelope::Act(Act::Unread { room, seq }),
-            50 => ClientEnvelope::Act(Act::Quiet { room, quiet: is_on }),
-            51 => ClientEnvelope::Act(Act::Block { user, blocked: is_on }),
-            52 => ClientEnvelope::Act(Act::EndSessions),
-            53 => {
-                let lists = [List::Sessions, List::Blocks, List::Hooks, List::Users, List::Reports];
-                let list = lists[usize::from(value) % lists.len()];
-                ClientEnvelope::List { list, room: is_on.then_some(room), text: Some(text), before: None }
-            }
-            54 => ClientEnvelope::Act(Act::MakeBot { name: name.to_owned() }),
+            30 => self.act(which, value, name),
             _ => return self.settle(),
         };
         self.ask(node, conn, &envelope);
+    }
+
+    /// Something other than talk, with a room and a user that follow from the step.
+    fn act(&self, which: u8, value: u8, name: &str) -> ClientEnvelope {
+        let room = self.rooms[usize::from(which) % self.rooms.len()];
+        let user = self.users.get(usize::from(which / 8) % self.users.len().max(1));
+        let user = user.copied().unwrap_or(UserId::from_bits(u64::from(value)));
+        let (seq, text, seconds) = (u64::from(which), Line::new(name), u32::from(value / 32));
+        ClientEnvelope::Act(match value % 32 {
+            0 => return ClientEnvelope::Group { users: self.users.clone() },
+            1 => {
+                let list = List::ALL[usize::from(which) % List::ALL.len()];
+                return ClientEnvelope::List { list, room: Some(room), text: Some(text), before: None };
+            }
+            2..=5 => Act::Invite { room, user },
+            6..=9 => Act::Remove { room, user },
+            10 => Act::Transfer { room, user },
+            11 => Act::Topic { room, text },
+            12 => Act::RenameRoom { room, name: name.to_owned() },
+            13 => Act::Archive { room, archived: which & 1 != 0 },
+            14 => Act::DeleteRoom { room },
+            15 => Act::SlowMode { room, seconds },
+            16 => Act::Mute { room, user, seconds },
+            17..=21 => Act::Delete { room, seq },
+            22 => Act::Report { room, seq, text },
+            23..=25 => Act::Unread { room, seq },
+            26 => Act::Quiet { room, quiet: which & 1 != 0 },
+            27 => Act::Block { user, blocked: which & 1 != 0 },
+            28 => Act::EndSessions,
+            29 => Act::MakeBot { name: name.to_owned() },
+            30 => Act::Ban { user: Some(user), addresses: None, text, seconds },
+            _ => Act::MakeReset { user },
+        })
     }
 
     fn ask(&mut self, node: usize, conn: Conn, envelope: &ClientEnvelope) {
@@ -234,11 +246,11 @@ impl World {
                     ServerEnvelope::Ack { .. }
                     | ServerEnvelope::Read { .. }
                     | ServerEnvelope::Error(_)
-                    | ServerEnvelope::Renamed { .. }
-                    | ServerEnvelope::Directory { .. }
                     | ServerEnvelope::Me { .. }
                     | ServerEnvelope::Done { .. }
                     | ServerEnvelope::List { .. }
+                    | ServerEnvelope::Renamed { .. }
+                    | ServerEnvelope::Directory { .. }
                     | ServerEnvelope::Announcement { .. }
                     | ServerEnvelope::Pong { .. } => continue,
                 };

@@ -34,7 +34,10 @@ impl Hub {
                 self.note_change(user);
                 let Cursor { seq, version, unread, mentioned } = cursor;
                 let read = ServerEnvelope::Read { room, seq, version, unread, mentioned };
-                self.to_user_in(user, room, &read, out);
+                // Who is out of the room hears nothing more of it; who is not in it yet gets the cursor with it.
+                if self.users.get(&user).is_some_and(|present| present.rooms.contains(&room)) {
+                    self.to_user_in(user, room, &read, out);
+                }
             }
             Hint::Renamed { user } => {
                 let Some(present) = self.users.get_mut(&user.id) else { return };
@@ -86,6 +89,9 @@ impl Hub {
         };
         for user in self.absent.iter().filter(due).copied().collect::<Vec<_>>() {
             self.gone(user, out);
+        }
+        for user in std::mem::take(&mut self.restless) {
+            self.tell_presence(user, false, out);
         }
         self.flush_presence(now, out);
         for id in std::mem::take(&mut self.holes) {

@@ -203,7 +203,8 @@ impl Hub {
                     // A connection that says it is offline is here all the same.
                     session.presence = presence.max(Presence::Away);
                 }
-                self.tell_presence(user, false, out);
+                // All their rooms are told: not as often as somebody can change their mind.
+                self.restless.insert(user);
             }
             ClientEnvelope::Typing { room } => self.typing(now, conn, room, out),
             ClientEnvelope::Members { room } if !self.is_member(conn, room) => {

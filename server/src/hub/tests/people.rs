@@ -133,3 +133,23 @@ fn a_new_name_whose_hint_was_lost_is_known_to_the_next_connection() {
     world.send((1, conn), json!({"type": "hello"}));
     assert_eq!(world.told((1, conn), "welcome")[0]["user"]["name"], "Zoe");
 }
+
+#[test]
+fn who_cannot_decide_whether_they_are_there_is_told_of_once_in_a_while() {
+    let mut world = World::new();
+    let [a, b] = [world.join(1), world.join(2)];
+    world.pass(1_000);
+    let heard = Arc::new(std::sync::Mutex::new(0));
+    let count = heard.clone();
+    world.broker.attach(9, Arc::new(move |_| *count.lock().unwrap() += 1));
+    world.broker.follow(9, Topic::Room(LOBBY));
+    for n in 0..101 {
+        let presence = if n % 2 == 0 { "away" } else { "online" };
+        world.send(a, json!({"type": "presence", "presence": presence}));
+    }
+    assert_eq!(*heard.lock().unwrap(), 0);
+    world.take(b);
+    world.pass(1_000);
+    assert_eq!(*heard.lock().unwrap(), 1);
+    assert_eq!(world.told(b, "presence")[0]["people"][0]["presence"], "away");
+}
