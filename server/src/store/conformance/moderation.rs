@@ -309,6 +309,15 @@ fn bans_end_everything(open: Open) {
         (&Some(ada.clone()), "spam", None)
     );
     done(&*store, &moderator, Act::Unban { id: listed[0].id.clone() });
+    // A bot has no sessions, but it has tokens.
+    let moderators_bot = done(&*store, &moderator, Act::MakeBot { name: "Other".into() }).user.unwrap();
+    let make_token =
+        Act::MakeToken { bot: moderators_bot.id, text: Line::default(), scopes: vec![], seconds: 0 };
+    let (bot_token, _) = make(&*store, &moderator, make_token.clone(), NOW).unwrap();
+    done(&*store, &moderator, ban(&moderators_bot, 0));
+    let known = wait(store.identify(NewSession::of(bot_token, NOW), None));
+    assert_eq!(known, Err(StoreError::Banned));
+    assert_eq!(act(&*store, &moderator, make_token), Err(StoreError::Forbidden));
     // They sign in again; the old sessions stay what they are.
     assert_eq!(wait(store.identify(NewSession::of(token(70), NOW), None)), Err(StoreError::NotFound));
     assert!(wait(store.sign_in(ada.id, new_session(9), None)).is_ok());

@@ -208,7 +208,8 @@ fn users(connection: &Connection, prefix: &str, before: Option<&str>) -> Result<
     if key.is_empty() {
         let mut statement = connection.prepare_cached(
             "SELECT id, name, role FROM users
-             WHERE (name COLLATE NOCASE, id) > (?1, ?2) AND bot IS NOT 'hook'
+             WHERE name COLLATE NOCASE >= ?1 AND (name COLLATE NOCASE, id) > (?1, ?2)
+             AND bot IS NOT 'hook'
              ORDER BY name COLLATE NOCASE, id LIMIT ?3",
         )?;
         return collect(statement.query(params![last_name, last_id, limit(ROWS_MAX)])?, user);

@@ -304,6 +304,8 @@ fn damaged_rows_are_no_panic() {
         "UPDATE events SET author = -1",
         "UPDATE events SET ref = x'00'",
         "UPDATE events SET kind = 'renamed'",
+        "UPDATE events SET kind = 'invited'",
+        "UPDATE events SET data = '{'",
     ] {
         let (_dir, store) = store();
         let ada = guest(&store, 1, "Ada");

@@ -92,7 +92,7 @@ impl Writer {
             .connection
             .prepare_cached(
                 "DELETE FROM events WHERE (room, seq) IN (
-                     SELECT e.room, e.seq FROM purges p JOIN events e ON e.room = p.room LIMIT ?1
+                     SELECT e.room, e.seq FROM purges p CROSS JOIN events e ON e.room = p.room LIMIT ?1
                  )",
             )?
             .execute([limit(PURGE_MAX)])?;
