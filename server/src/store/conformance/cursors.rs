@@ -75,8 +75,10 @@ fn blocked_people_are_not_counted(open: Open) {
     // A guest has read what was before them.
     done(&*store, &ada, Act::Unread { room: LOBBY, seq: 1 });
     assert_eq!(counts(), (2, 2));
+    let den = room(&*store, 50, "den", &eve);
+    enter(&*store, den, &ada);
     let outcome = done(&*store, &ada, Act::Block { user: eve.id, blocked: true });
-    assert_eq!(outcome.users, [ada.id]);
+    assert_eq!((outcome.users, outcome.rooms), (vec![ada.id], vec![LOBBY]), "the den looks as before");
     assert_eq!(counts(), (1, 1));
     assert_eq!(ok(store.account(ada.id)).blocked, [eve.id]);
     assert_eq!(ok(store.account(eve.id)).blocked, [], "nobody is told");

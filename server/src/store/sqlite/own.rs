@@ -71,6 +71,7 @@ impl Writer {
         read::user(&self.connection, target)?;
         permit(by != target)?;
         let of = [number(by.bits()), number(target.bits())];
+        let before = self.cursors_beside(by, target)?;
         let changed = if blocked {
             let blocks: i64 = self
                 .connection
@@ -96,7 +97,21 @@ impl Writer {
         if let Some(room) = read::direct(&self.connection, by.min(target), by.max(target))? {
             self.forget_place(room);
         }
-        Ok(Outcome { users: vec![by], ..Outcome::default() })
+        let after = self.cursors_beside(by, target)?;
+        let rooms = before.iter().zip(&after).filter(|(before, after)| before != after);
+        let rooms = rooms.map(|((room, _), _)| *room).collect();
+        Ok(Outcome { users: vec![by], rooms, ..Outcome::default() })
+    }
+
+    /// A user's cursors in the rooms that somebody else is in, too.
+    fn cursors_beside(&self, user: UserId, other: UserId) -> Result<Vec<(RoomId, Cursor)>, Trouble> {
+        let mut cursors = Vec::new();
+        for room in read::room_ids_of(&self.connection, user)? {
+            if read::is_member(&self.connection, room, other)? {
+                cursors.push((room, read::cursor(&self.connection, room, user)?));
+            }
+        }
+        Ok(cursors)
     }
 
     pub(super) fn end_one_session(&mut self, by: UserId, id: &str) -> Result<Outcome, Trouble> {
