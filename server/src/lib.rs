@@ -13,17 +13,21 @@
 //! - [`config`] names every limit; [`control`] is the operator's line in.
 
 pub mod accept;
+pub mod addresses;
 pub mod assets;
 pub mod broker;
 pub mod config;
 pub mod connection;
 pub mod control;
+pub mod device;
 pub mod encoded;
 pub mod engine;
 pub mod gate;
 pub mod handshake;
 pub mod hub;
+pub mod limits;
 pub mod names;
+pub mod passwords;
 pub mod routes;
 pub mod secrets;
 pub mod simulation;

@@ -28,7 +28,7 @@ const CRATES: [CrateRule; 4] = [
     CrateRule { package: "shared", target: NATIVE, edges: "normal", without: &["tokio", "web-sys", "js-sys", "gloo*", "warp", "hyper", "rusqlite", "rustls*", "ring", "server", "client"] },
     CrateRule { package: "shared", target: WASM,   edges: "normal", without: &["tokio", "web-sys", "js-sys", "gloo*", "warp", "hyper", "rusqlite", "rustls*", "ring", "server", "client"] },
     CrateRule { package: "client", target: WASM,   edges: "normal", without: &["tokio", "warp", "hyper", "rusqlite", "rustls*", "ring", "server"] },
-    CrateRule { package: "server", target: NATIVE, edges: "normal,dev", without: &["yew", "web-sys", "gloo*", "openssl*", "aws-lc*", "native-tls", "client"] },
+    CrateRule { package: "server", target: NATIVE, edges: "normal,dev", without: &["yew", "web-sys", "gloo*", "openssl", "openssl-sys", "aws-lc*", "native-tls", "client"] },
 ];
 
 /// Files that must not name some crates or parts of the standard library. `foo.rs` stands for itself and for
