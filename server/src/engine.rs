@@ -122,7 +122,7 @@ struct Connection {
     waiting: Waiting,
     /// The task that reads; ends with the connection.
     reader: Option<AbortHandle>,
-    _permit: Arc<Permit>,
+    permit: Arc<Permit>,
 }
 
 impl Drop for Connection {
@@ -346,7 +346,7 @@ impl Engine {
             controls: 0,
             waiting: Waiting::default(),
             reader: None,
-            _permit: permit,
+            permit,
         };
         let conn = shard.connections.insert(connection) as Conn;
         shard.put(conn, Input::Connected { conn, mode, arrival }, 0);
@@ -402,6 +402,19 @@ impl Engine {
     /// Closes a connection with a code.
     pub fn close(&self, id: ConnId, code: CloseCode) {
         self.close_with(id, Frame::close(code));
+    }
+
+    /// Closes the connections from addresses that are banned now.
+    pub fn close_banned(&self) {
+        let mut shard = self.shard.borrow_mut();
+        let is_banned = |(conn, connection): (usize, &Connection)| {
+            connection.permit.is_banned().then_some(conn as Conn)
+        };
+        let banned: Vec<Conn> = shard.connections.iter().filter_map(is_banned).collect();
+        for conn in banned {
+            shard.close(conn, CloseCode::Policy);
+        }
+        self.wake.notify_one();
     }
 
     /// Closes a connection with a close frame: our own, or the answer to the peer's.
