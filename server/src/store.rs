@@ -385,9 +385,9 @@ pub trait Store: Send + Sync + 'static {
     /// or no such session; `Forbidden` for a guest.
     fn take_ownership(&self, link: TokenHash, session: TokenHash, at: Ms) -> Reply<Identity>;
 
-    /// Keeps the hash of a link that makes an owner, in place of an earlier one, unless there is an owner.
-    /// True if there is none.
-    fn offer_ownership(&self, secret: TokenHash, at: Ms, until: Ms) -> Reply<bool>;
+    /// Keeps the hash of a link that makes an owner, in place of an earlier one, unless there is an owner and
+    /// not `always`. True if it was kept; an earlier one does not work any more in any case.
+    fn offer_ownership(&self, secret: TokenHash, at: Ms, until: Ms, always: bool) -> Reply<bool>;
 
     /// Does what a user wants done, all of it or nothing, and notes in the audit log what is to be answered
     /// for (each act that needs a right and is about others, a role, the server).

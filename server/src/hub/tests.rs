@@ -166,7 +166,7 @@ impl World {
 
     fn crown(&mut self, person: u8) {
         let at = START + self.now;
-        now(self.store.offer_ownership([99; 32], at, at + 1));
+        now(self.store.offer_ownership([99; 32], at, at + 1, false));
         now(self.store.take_ownership([99; 32], [person; 32], at));
     }
 

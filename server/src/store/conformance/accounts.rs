@@ -263,8 +263,8 @@ fn the_owners_link_works_once(open: Open) {
     let take = |link, session, at| {
         wait(store.take_ownership(token(link), session, at)).map(|identity| identity.role)
     };
-    assert!(ok(store.offer_ownership(token(60), NOW, NOW + 10)));
-    assert!(ok(store.offer_ownership(token(61), NOW, NOW + 10)));
+    assert!(ok(store.offer_ownership(token(60), NOW, NOW + 10, false)));
+    assert!(ok(store.offer_ownership(token(61), NOW, NOW + 10, false)));
     assert_eq!(take(60, session(1), NOW), Err(StoreError::NotFound), "a later one is in its place");
     assert_eq!(take(61, session(1), NOW + 10), Err(StoreError::NotFound), "it has run out");
     assert_eq!(take(61, token(404), NOW), Err(StoreError::NotFound));
@@ -274,14 +274,16 @@ fn the_owners_link_works_once(open: Open) {
     assert_eq!(take(61, session(1), NOW), Ok(Role::Owner));
     assert_eq!(ok(store.account(ada.id)).role, Role::Owner);
     assert_eq!(take(61, session(1), NOW), Err(StoreError::NotFound));
-    assert!(!ok(store.offer_ownership(token(62), NOW, NOW + 10)), "there is an owner");
+    assert!(!ok(store.offer_ownership(token(62), NOW, NOW + 10, false)), "there is an owner");
     assert_eq!(wait(store.link(token(62), NOW)), Err(StoreError::NotFound));
+    assert!(ok(store.offer_ownership(token(63), NOW, NOW + 10, true)), "but the operator wants another");
+    assert_eq!(wait(store.link(token(63), NOW)), Ok(Link::Owner));
     assert_eq!(log(&*store, LOBBY), []);
 }
 
 fn an_owners_link_can_be_signed_up_with(open: Open) {
     let store = open();
-    assert!(ok(store.offer_ownership(token(60), NOW, NOW + 10)));
+    assert!(ok(store.offer_ownership(token(60), NOW, NOW + 10, false)));
     let ada = ok(identify_in(&*store, token(1), UserId::from_bits(1), vec![user_claim("Ada")], NOW)).user;
     let sign_up = |guest| {
         let who = Applicant::Guest(token(guest));

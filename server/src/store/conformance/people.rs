@@ -38,7 +38,7 @@ pub fn boss(store: &dyn Store) -> User {
         return account.user;
     }
     let boss = member(store, BOSS, "Boss");
-    assert!(ok(store.offer_ownership(token(5_000), NOW, NOW + 1)));
+    assert!(ok(store.offer_ownership(token(5_000), NOW, NOW + 1, false)));
     assert_eq!(ok(store.take_ownership(token(5_000), session(BOSS), NOW)).role, Role::Owner);
     boss
 }

@@ -350,8 +350,14 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn offer_ownership(&mut self, secret: &TokenHash, at: Ms, until: Ms) -> Result<bool, Trouble> {
-        let is_open = read::owners_count(&self.connection)? == 0;
+    pub(super) fn offer_ownership(
+        &mut self,
+        secret: &TokenHash,
+        at: Ms,
+        until: Ms,
+        always: bool,
+    ) -> Result<bool, Trouble> {
+        let is_open = always || read::owners_count(&self.connection)? == 0;
         self.atomically(|writer| {
             writer.connection.prepare_cached("DELETE FROM links WHERE kind = 'owner'")?.execute([])?;
             if is_open {

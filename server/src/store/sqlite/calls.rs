@@ -186,8 +186,8 @@ impl<M: Medium> Store for M {
         self.write(1, move |writer| writer.take_ownership(&link, &session, at))
     }
 
-    fn offer_ownership(&self, secret: TokenHash, at: Ms, until: Ms) -> Reply<bool> {
-        self.write(1, move |writer| writer.offer_ownership(&secret, at, until))
+    fn offer_ownership(&self, secret: TokenHash, at: Ms, until: Ms, always: bool) -> Reply<bool> {
+        self.write(1, move |writer| writer.offer_ownership(&secret, at, until, always))
     }
 
     fn act(&self, by: UserId, act: Act, made: Made, at: Ms) -> Reply<Outcome> {
