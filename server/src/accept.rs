@@ -1,6 +1,7 @@
 //! The accept loop, and HTTP/1.1 for what it accepted, with the timers and limits that warp's own server lacks.
 //!
-//! It must not know routes: it is given a service, and tells it who the peer is by request extensions.
+//! It must not know routes: it is given a service. Every request has two extensions: the [`Client`] that it is
+//! from, and the `Arc<Permit>` of its connection, which goes along with an upgraded socket.
 
 mod opening;
 
@@ -24,6 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use warp::http::{Request, Response, Uri};
 
+use crate::addresses::Client;
 use crate::gate::{Full, Gate, Permit};
 use crate::tls::Tls;
 use opening::{Opening, opening};
@@ -38,11 +40,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const HANDSHAKES_MAX: usize = 32;
 /// Connections that may wait to be accepted: a whole restart's worth of clients.
 const BACKLOG: i32 = 8_192;
-
-/// Who sent a request. Every request has it as an extension, and so the `Arc<Permit>` of its connection,
-/// which goes along with an upgraded socket.
-#[derive(Clone, Copy, Debug)]
-pub struct PeerAddr(pub SocketAddr);
 
 /// How patient a loop is.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +74,6 @@ pub struct Arrival {
     socket: std::net::TcpStream,
     /// What it must speak; `None` is plain HTTP.
     tls: Option<Arc<Tls>>,
-    peer: PeerAddr,
     permit: Arc<Permit>,
 }
 
@@ -117,8 +113,7 @@ async fn accept(listener: TcpListener, Door { tls, gate, seats, mut stop }: Door
         match accepted.and_then(|(socket, address)| Ok((socket.into_std()?, address))) {
             Ok((socket, address)) => match gate.enter(address.ip()) {
                 Ok(permit) => {
-                    let (tls, peer) = (tls.clone(), PeerAddr(address));
-                    let arrival = Arrival { socket, tls, peer, permit: Arc::new(permit) };
+                    let arrival = Arrival { socket, tls: tls.clone(), permit: Arc::new(permit) };
                     if seats.next().is_none_or(|seat| seat.send(arrival).is_err()) {
                         return;
                     }
@@ -176,7 +171,7 @@ type Turn = Option<OwnedSemaphorePermit>;
 /// work, and the others do not slow down those who talk already. Nobody has a turn while the network is
 /// waited for: who says what they want in drips is served without one.
 pub async fn serve<S, B>(
-    Arrival { socket, tls, peer, permit }: Arrival,
+    Arrival { socket, tls, permit }: Arrival,
     turns: Arc<Semaphore>,
     patience: Patience,
     service: S,
@@ -203,14 +198,13 @@ pub async fn serve<S, B>(
         // Nobody was promised anything yet.
         _ = stop.wait_for(|stop| *stop) => return,
     };
-    let peer = (peer, permit);
     match (opening, tls) {
         (Opening::Gone, _) | (Opening::Other, Some(_)) => {}
-        (_, None) => serve_http(socket, turn, peer, patience, service, stop).await,
+        (_, None) => serve_http(socket, turn, ("http", permit), patience, service, stop).await,
         // On the heap, so that a plain connection is not larger for it.
         (Opening::Tls, Some(tls)) => {
             if let Some(stream) = Box::pin(handshake(socket, &tls, turn, patience)).await {
-                Box::pin(serve_http(stream, None, peer, patience, service, stop)).await;
+                Box::pin(serve_http(stream, None, ("https", permit), patience, service, stop)).await;
             }
         }
         // Somebody typed http.
@@ -247,7 +241,7 @@ fn or_a_day(wait: Duration) -> Duration {
 async fn serve_http<S, B, I>(
     stream: I,
     turn: Turn,
-    (peer, permit): (PeerAddr, Arc<Permit>),
+    (scheme, permit): (&'static str, Arc<Permit>),
     patience: Patience,
     service: S,
     mut stop: watch::Receiver<bool>,
@@ -264,7 +258,8 @@ async fn serve_http<S, B, I>(
         let (requested_at, turn) = (requested_at.clone(), turn.clone());
         hyper::service::service_fn(move |mut request: Request<Incoming>| {
             requested_at.set(Instant::now());
-            request.extensions_mut().insert(peer);
+            let client = permit.client(scheme, request.headers());
+            request.extensions_mut().insert::<Client>(client);
             request.extensions_mut().insert(permit.clone());
             let version = request.version();
             request.extensions_mut().insert(version);

@@ -6,10 +6,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use shared::model::{ANNOUNCEMENT_CHARS_MAX, BODY_CHARS_MAX};
+use shared::network::Network;
 use shared::protocol::FRAME_BYTES_MAX;
 
+use crate::accounts::Registration;
+use crate::addresses::network;
 use crate::engine::EngineConfig;
 use crate::hub::HubConfig;
 use crate::tls::Files;
@@ -38,6 +41,28 @@ pub enum Command {
         #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
         data: PathBuf,
     },
+    /// Print a link by which somebody with an account becomes an owner of the running server: for the first
+    /// one, and for an owner who has lost their password. It works once, and an earlier one no more.
+    OwnerLink {
+        /// The data directory of the running server.
+        #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
+        data: PathBuf,
+    },
+}
+
+/// What log lines look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogForm {
+    /// Text on a terminal, else JSON.
+    Auto,
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnOff {
+    On,
+    Off,
 }
 
 /// How to run a server.
@@ -80,7 +105,44 @@ pub struct Config {
     #[arg(long, env = "MAGPIE_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
 
-    /// Messages a second from one connection, with a burst of three seconds' worth; 0 is off.
+    /// Who may make an account: anybody, only who was invited, or nobody.
+    #[arg(long, env = "MAGPIE_REGISTRATION", value_enum, default_value_t = Registration::Open)]
+    pub registration: Registration,
+
+    /// Whether people may talk without an account.
+    #[arg(long, env = "MAGPIE_GUESTS", value_enum, default_value_t = OnOff::On, value_name = "on|off", hide_possible_values = true)]
+    pub guests: OnOff,
+
+    /// Days after which somebody who signed in must do so again.
+    #[arg(
+        long,
+        env = "MAGPIE_SESSION_DAYS",
+        default_value_t = 90,
+        value_name = "DAYS",
+        value_parser = clap::value_parser!(u32).range(1..=3_650)
+    )]
+    pub session_days: u32,
+
+    /// Proxy that is believed when it says whom it speaks for (X-Forwarded-For, X-Forwarded-Proto), as an
+    /// address or a network such as 10.0.0.0/8; may be given several times.
+    #[arg(
+        long,
+        env = "MAGPIE_TRUSTED_PROXY",
+        value_delimiter = ',',
+        value_name = "NETWORK",
+        value_parser = network
+    )]
+    pub trusted_proxy: Vec<Network>,
+
+    /// Let webhooks post messages to private addresses, such as those of this machine and its neighbours.
+    #[arg(long, env = "MAGPIE_ALLOW_PRIVATE_HOOKS", value_parser = switch())]
+    pub allow_private_hooks: bool,
+
+    /// What log lines look like.
+    #[arg(long, env = "MAGPIE_LOG_FORM", value_enum, default_value_t = LogForm::Auto)]
+    pub log_form: LogForm,
+
+    /// Messages a second from one connection or bot's token, with a burst of three seconds' worth; 0 is off.
     #[arg(long, env = "MAGPIE_MESSAGE_RATE", default_value_t = 10, value_name = "N")]
     pub message_rate: u32,
 
@@ -263,7 +325,28 @@ mod tests {
         let announce = Arguments::try_parse_from(["magpie", "announce", "tea is ready"]).unwrap();
         assert!(matches!(announce.command, Some(Command::Announce { text, .. }) if text == "tea is ready"));
         assert!(Arguments::try_parse_from(["magpie", "announce", " "]).is_err());
+        let link = Arguments::try_parse_from(["magpie", "owner-link", "--data", "d"]).unwrap();
+        assert!(matches!(link.command, Some(Command::OwnerLink { data }) if data.as_os_str() == "d"));
         assert!(Arguments::try_parse_from(["magpie", "--ping-interval", "0"]).is_err());
+    }
+
+    #[test]
+    fn who_may_come_in_can_be_set() {
+        let config =
+            |flags: &str| Arguments::try_parse_from(flags.split(' ')).map(|arguments| arguments.config);
+        let usual = config("magpie").unwrap();
+        assert_eq!(
+            (usual.registration, usual.guests, usual.session_days),
+            (Registration::Open, OnOff::On, 90)
+        );
+        let strict =
+            config("magpie --registration invite --guests off --trusted-proxy 10.0.0.0/8,::1").unwrap();
+        assert_eq!((strict.registration, strict.guests), (Registration::Invite, OnOff::Off));
+        assert_eq!(strict.trusted_proxy.len(), 2);
+        for bad in ["--registration maybe", "--guests 1", "--session-days 0", "--trusted-proxy proxy.example"]
+        {
+            assert!(config(&format!("magpie {bad}")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -83,14 +83,12 @@ pub async fn serve(engine: Rc<Engine>, upgrade: Upgrade) {
             engine.set_reader(id, reader.abort_handle());
         }
         Purpose::Echo { events } => {
-            let trial = Trial { socket, machine, deflate, ping_interval, reply: Reply::Echo };
+            let trial = Trial { socket, machine, deflate, ping_interval, reply: Reply::Echo, permit };
             trial.run(early, events).await;
-            drop(permit);
         }
         Purpose::Hello => {
-            let trial = Trial { socket, machine, deflate, ping_interval, reply: Reply::Hello };
+            let trial = Trial { socket, machine, deflate, ping_interval, reply: Reply::Hello, permit };
             trial.run(early, None).await;
-            drop(permit);
         }
     }
 }
@@ -174,6 +172,7 @@ struct Trial {
     deflate: bool,
     ping_interval: Duration,
     reply: Reply,
+    permit: Arc<Permit>,
 }
 
 /// How a trial connection ends.
@@ -221,7 +220,8 @@ impl Trial {
                     }
                 }
             });
-            let closing = closing.or(fed.err().map(Frame::close));
+            let banned = self.permit.is_banned().then(|| Frame::close(CloseCode::Policy));
+            let closing = closing.or(fed.err().map(Frame::close)).or(banned);
             let is_closing = closing.is_some();
             out.extend(closing);
             for Frame(frame) in out {

@@ -11,8 +11,6 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use crate::config;
-
 /// The socket's name in the data directory.
 const NAME: &str = "control.sock";
 /// Longest line, in bytes.
@@ -28,13 +26,20 @@ const WAIT: Duration = Duration::from_secs(5);
 pub enum Order {
     /// Say something to everyone.
     Announce { text: String },
+    /// Make a link by which somebody becomes an owner.
+    OwnerLink,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
-    Done,
-    Refused { reason: String },
+    Done {
+        /// What was made, for the operator.
+        text: Option<String>,
+    },
+    Refused {
+        reason: String,
+    },
 }
 
 /// The socket, taken away again at the end.
@@ -64,12 +69,13 @@ impl Control {
         Ok(Self { listener: UnixListener::bind(&path)?, path })
     }
 
-    /// Carries out orders, one connection at a time. `announce` tells everyone.
-    pub async fn run(self, announce: impl Fn(String)) {
+    /// Has orders carried out, one connection at a time. What comes back is for the operator: a text, or why
+    /// it was not done.
+    pub async fn run(self, carry_out: impl AsyncFn(Order) -> Result<Option<String>, String>) {
         loop {
             match self.listener.accept().await {
                 Ok((socket, _)) => {
-                    let served = timeout(WAIT, serve(socket, &announce)).await;
+                    let served = timeout(WAIT, serve(socket, &carry_out)).await;
                     if let Ok(Err(error)) = served {
                         tracing::debug!(%error, "a control connection failed");
                     }
@@ -83,30 +89,31 @@ impl Control {
     }
 }
 
-async fn serve(socket: UnixStream, announce: &impl Fn(String)) -> io::Result<()> {
+async fn serve(
+    socket: UnixStream,
+    carry_out: &impl AsyncFn(Order) -> Result<Option<String>, String>,
+) -> io::Result<()> {
     let (reader, mut writer) = socket.into_split();
     let mut line = String::new();
     BufReader::new(reader.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
-    let answer = match serde_json::from_str(&line) {
-        Ok(Order::Announce { text }) => match config::announcement(&text) {
-            Ok(text) => {
-                announce(text);
-                Answer::Done
-            }
-            Err(reason) => Answer::Refused { reason },
-        },
-        Err(error) => Answer::Refused { reason: error.to_string() },
+    let done = match serde_json::from_str(&line) {
+        Ok(order) => carry_out(order).await,
+        Err(error) => Err(error.to_string()),
+    };
+    let answer = match done {
+        Ok(text) => Answer::Done { text },
+        Err(reason) => Answer::Refused { reason },
     };
     let mut answer = serde_json::to_vec(&answer)?;
     answer.push(b'\n');
     writer.write_all(&answer).await
 }
 
-/// Gives an order to the server that runs on a data directory.
+/// Gives an order to the server that runs on a data directory; what it says to that.
 ///
 /// # Errors
 /// A sentence for the operator.
-pub async fn order(data: &Path, order: &Order) -> Result<(), String> {
+pub async fn order(data: &Path, order: &Order) -> Result<Option<String>, String> {
     let talk = async {
         let mut socket = UnixStream::connect(data.join(NAME)).await?;
         let mut line = serde_json::to_vec(order)?;
@@ -117,7 +124,7 @@ pub async fn order(data: &Path, order: &Order) -> Result<(), String> {
         io::Result::Ok(serde_json::from_str::<Answer>(&answer)?)
     };
     match timeout(WAIT, talk).await {
-        Ok(Ok(Answer::Done)) => Ok(()),
+        Ok(Ok(Answer::Done { text })) => Ok(text),
         Ok(Ok(Answer::Refused { reason })) => Err(format!("the server refused: {reason}")),
         Ok(Err(error)) => Err(format!("no server runs on {}: {error}", data.display())),
         Err(_) => Err(format!("the server on {} does not answer", data.display())),

@@ -407,9 +407,8 @@ impl Engine {
     /// Closes the connections from addresses that are banned now.
     pub fn close_banned(&self) {
         let mut shard = self.shard.borrow_mut();
-        let is_banned = |(conn, connection): (usize, &Connection)| {
-            connection.permit.is_banned().then_some(conn as Conn)
-        };
+        let is_banned =
+            |(conn, connection): (usize, &Connection)| connection.permit.is_banned().then_some(conn as Conn);
         let banned: Vec<Conn> = shard.connections.iter().filter_map(is_banned).collect();
         for conn in banned {
             shard.close(conn, CloseCode::Policy);

@@ -22,6 +22,13 @@ pub struct Rules {
     pub deflate: bool,
 }
 
+impl Rules {
+    /// The same rules for a client that speaks another scheme, to a proxy of ours.
+    pub fn speaking(&self, scheme: &'static str) -> Self {
+        Self { scheme, ..self.clone() }
+    }
+}
+
 /// The head of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {

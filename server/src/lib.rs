@@ -13,7 +13,9 @@
 //! - [`config`] names every limit; [`control`] is the operator's line in.
 
 pub mod accept;
+pub mod accounts;
 pub mod addresses;
+pub mod api;
 pub mod assets;
 pub mod broker;
 pub mod config;
@@ -26,7 +28,9 @@ pub mod gate;
 pub mod handshake;
 pub mod hub;
 pub mod limits;
+pub mod log;
 pub mod names;
+pub mod owner;
 pub mod passwords;
 pub mod routes;
 pub mod secrets;
@@ -48,10 +52,13 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 
+use crate::addresses::Proxies;
+use crate::api::Api;
 use crate::broker::{Broker, Hint, HubId, Topic};
 use crate::config::Config;
-use crate::control::Control;
+use crate::control::{Control, Order};
 use crate::gate::Gate;
+use crate::owner::OwnerLinks;
 use crate::routes::lab;
 use crate::store::Store;
 use crate::tls::Tls;
@@ -67,6 +74,7 @@ pub struct Parts {
     /// Tells this process from others on the same broker: the first of as many ids as it has workers.
     pub hub: HubId,
     pub control: Option<Control>,
+    pub owner_links: OwnerLinks,
 }
 
 /// Serves until `shutdown` is ready, then drains: no new connections, 1012 to those there are, and every
@@ -87,23 +95,32 @@ async fn run_local(
     config: &Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), EngineFailed> {
-    let Parts { listeners, tls, store, broker, hub, control } = parts;
+    let Parts { listeners, tls, store, broker, hub, control, owner_links } = parts;
     if let Some(control) = control {
         let broker = broker.clone();
-        let announce = move |text| {
-            let hint = Hint::Announcement { text, at: engine::wall_clock(SystemTime::now()) };
-            broker.publish(hub, Topic::All, hint);
+        let carry_out = async move |order| match order {
+            Order::Announce { text } => {
+                let text = config::announcement(&text)?;
+                let hint = Hint::Announcement { text, at: engine::wall_clock(SystemTime::now()) };
+                broker.publish(hub, Topic::All, hint);
+                Ok(None)
+            }
+            Order::OwnerLink => owner_links.make(true).await.map_err(|error| error.to_string()),
         };
-        spawn_local(control.run(announce));
+        spawn_local(control.run(carry_out));
     }
     let lab = (!config.no_lab).then(|| Arc::new(lab::Lab::new(lab::Limits::default())));
     let draining = Arc::new(AtomicBool::new(false));
+    let proxies = Proxies(config.trusted_proxy.clone());
+    let gate = Gate::behind(proxies, config.max_connections, config.max_connections_per_address);
     let shared = Arc::new(Shared {
         config: config.clone(),
         scheme: if tls.is_some() { "https" } else { "http" },
         store,
         broker,
         pressure: Arc::default(),
+        api: Arc::new(Api::new(config)),
+        gate: gate.clone(),
         draining: draining.clone(),
         lab: lab.clone(),
     });
@@ -125,7 +142,6 @@ async fn run_local(
         seats.push(seat);
         ends.push(end);
     }
-    let gate = Gate::new(config.max_connections, config.max_connections_per_address);
     let (ended, end) = oneshot::channel();
     ends.push(end);
     let door = accept::Door { tls, gate: gate.clone(), seats, stop: stopped };

@@ -75,6 +75,13 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         Ok(())
     }
 
+    /// Whether the next would be one too many.
+    pub fn is_full(&self, key: &K, pace: Pace, now: Ms) -> bool {
+        let burst_ms = pace.interval_ms * Ms::from(pace.burst);
+        let rested_at = self.rested_at.get(key).copied().unwrap_or(now).max(now);
+        pace.burst > 0 && rested_at + pace.interval_ms > now + burst_ms
+    }
+
     /// Takes one back: it was no harm after all.
     pub fn give_back(&mut self, key: &K, pace: Pace) {
         if let Some(rested_at) = self.rested_at.get_mut(key) {
@@ -106,6 +113,8 @@ mod tests {
         let mut take = |now| limiter.take("a", PACE, now);
         assert_eq!([take(0), take(0), take(0)], [Ok(()); 3]);
         assert_eq!(take(0), Err(TooOften { retry_ms: 1_000 }));
+        assert_eq!([0, 999, 1_000].map(|now| limiter.is_full(&"a", PACE, now)), [true, true, false]);
+        let mut take = |now| limiter.take("a", PACE, now);
         assert_eq!(take(400), Err(TooOften { retry_ms: 600 }));
         assert_eq!((take(1_000), take(1_000).is_err()), (Ok(()), true));
         assert_eq!([take(9_000), take(9_000), take(9_000)], [Ok(()); 3]);

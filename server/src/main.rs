@@ -1,6 +1,7 @@
 //! The program `magpie`: reads its arguments, opens its data, listens, and goes down in good order.
 
 use std::io::IsTerminal;
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,17 +9,19 @@ use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use server::broker::memory::MemoryBroker;
-use server::config::{Arguments, Certificate, Command, Config};
+use server::config::{Arguments, Certificate, Command, Config, LogForm};
 use server::control::{self, Control, Order};
+use server::owner::OwnerLinks;
 use server::store::sqlite::SqliteStore;
 use server::tls::Tls;
-use server::{Parts, accept};
+use server::{Parts, accept, log};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log_to_stderr();
+    log_to_stderr(arguments.config.log_form);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -28,7 +31,12 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Some(Command::Announce { text, data }) => runtime.block_on(async {
-            control::order(&data, &Order::Announce { text }).await.map_err(anyhow::Error::msg)
+            control::order(&data, &Order::Announce { text }).await.map(drop).map_err(anyhow::Error::msg)
+        }),
+        Some(Command::OwnerLink { data }) => runtime.block_on(async {
+            let link = control::order(&data, &Order::OwnerLink).await.map_err(anyhow::Error::msg)?;
+            println!("{}", link.context("the server gave no link")?);
+            Ok(())
         }),
         None => match arguments.config.certificate() {
             Ok(certificate) => runtime.block_on(serve(&arguments.config, certificate)),
@@ -44,12 +52,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Text for people, JSON for collectors. `RUST_LOG` sets what is logged.
-fn log_to_stderr() {
+/// `RUST_LOG` sets what is logged.
+fn log_to_stderr(form: LogForm) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if std::io::stderr().is_terminal() { log.init() } else { log.json().flatten_event(true).init() }
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_text = match form {
+        LogForm::Auto => is_terminal,
+        LogForm::Text => true,
+        LogForm::Json => false,
+    };
+    log::subscriber(filter, std::io::stderr, is_text, is_terminal).init();
 }
 
 async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Result<()> {
@@ -57,7 +69,7 @@ async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Res
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    let store = SqliteStore::open(&config.data)?;
+    let store = Arc::new(SqliteStore::open(&config.data)?);
     let control = Control::open(&config.data)
         .inspect_err(|error| tracing::warn!(%error, "no control socket; `magpie announce` will not work"))
         .ok();
@@ -79,7 +91,11 @@ async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Res
         listeners.push(listener);
     }
     let broker = Arc::new(MemoryBroker::default());
-    let parts = Parts { listeners, tls, store: Arc::new(store), broker, hub: 1, control };
+    let owner_links = OwnerLinks { store: store.clone(), origin: origin(config, scheme, &listeners)? };
+    if let Some(link) = owner_links.make(false).await? {
+        tracing::warn!(%link, "this server has no owner: make an account and open this link");
+    }
+    let parts = Parts { listeners, tls, store, broker, hub: 1, control, owner_links };
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -108,4 +124,16 @@ async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Res
     .await?;
     tracing::info!("down");
     Ok(())
+}
+
+/// Where people find the server, as far as it can know: by the origin that the operator allows, or the first
+/// address it listens on.
+fn origin(config: &Config, scheme: &str, listeners: &[TcpListener]) -> anyhow::Result<String> {
+    if let Some(origin) = config.allow_origin.first() {
+        return Ok(origin.clone());
+    }
+    let address = listeners.first().context("there is no address to listen on")?.local_addr()?;
+    let is_any = address.ip().is_unspecified();
+    let host = if is_any { format!("localhost:{}", address.port()) } else { address.to_string() };
+    Ok(format!("{scheme}://{host}"))
 }

@@ -3,6 +3,10 @@
 //! A route decides from the request alone and hands upgraded sockets to the engine's thread. It must not know
 //! rooms, users or the hub's rules.
 
+mod accounts;
+mod bots;
+mod cookies;
+mod json;
 pub mod lab;
 mod pages;
 mod sockets;
@@ -11,13 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use shared::model::Line;
+use shared::protocol::Event;
 use tokio::sync::mpsc;
 use warp::Filter;
-use warp::http::{HeaderValue, StatusCode, header};
+use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 use warp::reject::Rejection;
 use warp::reply::{Reply, Response};
 
+use crate::addresses::Client;
+use crate::api::Api;
+use crate::broker::{Broker, Hint, HubId, Logged, Topic};
 use crate::connection::Upgrade;
+use crate::gate::Permit;
 use crate::handshake::Rules;
 use crate::store::Store;
 
@@ -25,6 +35,11 @@ use crate::store::Store;
 pub struct Context {
     pub rules: Rules,
     pub store: Arc<dyn Store>,
+    /// Tells the hubs what a request has changed, as this one of them.
+    pub broker: Arc<dyn Broker>,
+    pub hub: HubId,
+    /// What all workers have in common.
+    pub api: Arc<Api>,
     /// What signs session tokens.
     pub secret: [u8; 32],
     /// Upgraded sockets, to the engine's thread.
@@ -39,6 +54,19 @@ pub struct Context {
     pub lab: Option<Arc<lab::Lab>>,
 }
 
+impl Context {
+    fn publish(&self, topic: Topic, hint: Hint) {
+        self.broker.publish(self.hub, topic, hint);
+    }
+
+    /// Tells of events that are in the log.
+    fn publish_events(&self, events: Vec<Event>) {
+        for event in events {
+            self.publish(Topic::Room(event.room), Hint::Event(Arc::new(Logged::new(event))));
+        }
+    }
+}
+
 /// Every route there is. It answers each request; nothing is left to warp's own rejections.
 pub fn all(
     context: Arc<Context>,
@@ -46,9 +74,17 @@ pub fn all(
     let sockets = sockets::filter(context.clone());
     let health = health(context.clone());
     let lab = lab_filter(context.clone());
+    let accounts = accounts::filter(context.clone());
+    let bots = bots::filter(context.clone());
     let pages = pages::filter(context);
-    sockets
+    banned()
+        .or(sockets)
+        .unify()
         .or(health)
+        .unify()
+        .or(accounts)
+        .unify()
+        .or(bots)
         .unify()
         .or(lab)
         .unify()
@@ -57,6 +93,23 @@ pub fn all(
         .recover(|rejection: Rejection| async move { Ok::<_, std::convert::Infallible>(refuse(&rejection)) })
         .unify()
         .map(with_safety)
+}
+
+/// Whoever comes from a banned address gets nothing else.
+fn banned() -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    warp::ext::get::<Client>().and(warp::ext::get::<Arc<Permit>>()).and_then(
+        |client: Client, permit: Arc<Permit>| {
+            let is_banned = permit.gate().is_banned(client.address);
+            let answer = is_banned.then(|| text(StatusCode::FORBIDDEN, "Your address is banned here.\n"));
+            std::future::ready(answer.ok_or_else(warp::reject::not_found))
+        },
+    )
+}
+
+/// What a request is made with, for people to recognise.
+fn device(headers: &HeaderMap) -> Line {
+    let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    crate::device::describe(user_agent.unwrap_or_default())
 }
 
 fn lab_filter(context: Arc<Context>) -> warp::filters::BoxedFilter<(Response,)> {

@@ -14,10 +14,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::accept::{self, Arrival, Patience};
+use crate::api::Api;
 use crate::broker::{Broker, HubId};
 use crate::config::Config;
 use crate::connection;
 use crate::engine::{Engine, Pressure};
+use crate::gate::Gate;
 use crate::handshake::Rules;
 use crate::routes::{self, Context, lab};
 use crate::store::Store;
@@ -37,6 +39,8 @@ pub struct Shared {
     pub store: Arc<dyn Store>,
     pub broker: Arc<dyn Broker>,
     pub pressure: Arc<Pressure>,
+    pub api: Arc<Api>,
+    pub gate: Arc<Gate>,
     /// True from the moment the server goes down.
     pub draining: Arc<AtomicBool>,
     pub lab: Option<Arc<lab::Lab>>,
@@ -57,7 +61,7 @@ pub async fn run(
     mut arrivals: mpsc::UnboundedReceiver<Arrival>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), EngineFailed> {
-    let Shared { config, scheme, store, broker, pressure, draining, lab } = &*shared;
+    let Shared { config, scheme, store, broker, pressure, api, gate, draining, lab } = &*shared;
     let mut seed = [0; 32];
     if let Err(error) = getrandom::fill(&mut seed) {
         tracing::error!(%error, "the system gives no random bytes: secrets would be guessable");
@@ -71,6 +75,9 @@ pub async fn run(
         rules: Rules { scheme, allowed_origins: config.allow_origin.clone(), deflate: !config.no_deflate },
         secret: store.secret(),
         store: store.clone(),
+        broker: broker.clone(),
+        hub,
+        api: api.clone(),
         upgrades,
         ping_interval: Duration::from_secs(config.ping_interval),
         max_frame_bytes: config.max_frame_bytes as usize,
@@ -85,6 +92,7 @@ pub async fn run(
     };
     let (turns, stopped) = (Arc::new(Semaphore::new(accept::HANDSHAKES_MAX)), stop.clone());
     let serving = Rc::new(());
+    let mut bans = gate.bans();
     loop {
         tokio::select! {
             Some(arrival) = arrivals.recv() => {
@@ -98,6 +106,7 @@ pub async fn run(
             Some(upgrade) = upgraded.recv() => {
                 spawn_local(connection::serve(Rc::clone(&engine), upgrade));
             }
+            Ok(()) = bans.changed() => engine.close_banned(),
             _ = &mut engine_task => return Err(EngineFailed),
             _ = stop.wait_for(|stop| *stop) => break,
         }

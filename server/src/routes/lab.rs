@@ -31,7 +31,7 @@ use warp::http::{HeaderMap, Method, StatusCode};
 use warp::reply::{Reply, Response};
 use warp::{Filter, Rejection};
 
-use crate::accept::PeerAddr;
+use crate::addresses::Client;
 use crate::gate::network;
 use crate::handshake::{Rules, is_origin_allowed};
 
@@ -394,13 +394,14 @@ pub fn filter(lab: Arc<Lab>, rules: Rules) -> impl Filter<Extract = (Response,),
     let query = warp::query::<Query>().or(warp::any().map(Query::default)).unify();
     warp::path!("lab" / Endpoint)
         .and(warp::method())
-        .and(warp::ext::optional::<PeerAddr>())
+        .and(warp::ext::optional::<Client>())
         .and(warp::header::headers_cloned())
         .and(query)
         .and(warp::body::stream())
-        .then(move |endpoint, method, peer: Option<PeerAddr>, headers, query, body| {
+        .then(move |endpoint, method, from: Option<Client>, headers, query, body| {
             let (lab, rules) = (lab.clone(), rules.clone());
-            let call = Call { endpoint, method, client: client(peer), headers, query };
+            let rules = from.map_or_else(|| (*rules).clone(), |client| rules.speaking(client.scheme));
+            let call = Call { endpoint, method, client: client(from), headers, query };
             async move {
                 let mut response =
                     answer(&lab, &rules, call, body).await.unwrap_or_else(|refusal| refusal.into_response());
@@ -411,10 +412,9 @@ pub fn filter(lab: Arc<Lab>, rules: Rules) -> impl Filter<Extract = (Response,),
         })
 }
 
-/// What requests are counted by: an IPv4 address, or the /64 of an IPv6 address, which is one customer's.
 /// Whom a request counts for. Requests without an address share one limit.
-fn client(peer: Option<PeerAddr>) -> IpAddr {
-    peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |PeerAddr(address)| network(address.ip()))
+fn client(from: Option<Client>) -> IpAddr {
+    from.map_or(Ipv4Addr::UNSPECIFIED.into(), |client| network(client.address))
 }
 
 async fn answer<S, B, E>(lab: &Arc<Lab>, rules: &Rules, call: Call, body: S) -> Result<Response, Refusal>

@@ -1,7 +1,5 @@
 //! The lab's endpoints, through the same service that the server runs, without a socket.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::service::Service as _;
@@ -30,8 +28,8 @@ fn rules() -> Rules {
     Rules { scheme: "https", ..Rules::default() }
 }
 
-fn from(ip: &str) -> PeerAddr {
-    PeerAddr(SocketAddr::new(ip.parse().unwrap(), 1))
+fn from(ip: &str) -> Client {
+    Client { address: ip.parse().unwrap(), scheme: "https", is_forwarded: false }
 }
 
 fn request(method: &str, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
