@@ -201,7 +201,7 @@ pub struct Outcome {
     pub cursor: Option<(RoomId, Cursor)>,
     /// A user that was made.
     pub user: Option<User>,
-    /// Bans or outgoing webhooks are others now.
+    /// Bans, outgoing webhooks, or the programs that they do not hear, are others now.
     pub rules_changed: bool,
 }
 
@@ -248,6 +248,9 @@ pub struct OutgoingHook {
     pub secret: TokenHash,
     /// All messages up to here were delivered or given up.
     pub done: Seq,
+    /// Programs whose messages are not posted, since a hook may have moved them to speak: the bots and webhooks
+    /// of its maker, and the incoming webhooks of its room.
+    pub own: Vec<UserId>,
 }
 
 /// A room's log, or a part of it.

@@ -17,6 +17,7 @@ suite! {
     incoming_hooks_speak_in_one_room,
     names_of_hooks_are_numbered,
     outgoing_hooks_are_kept,
+    outgoing_webhooks_do_not_hear_programs_of_their_own,
     hooks_are_listed_and_removed,
     hooks_are_bounded,
 }
@@ -203,6 +204,28 @@ fn outgoing_hooks_are_kept(open: Open) {
     assert_eq!(ok(store.outgoing_hooks())[0].done, 5);
     let query = ListQuery { room: Some(den), ..question(List::Hooks) };
     assert_eq!(ok(store.list(ada.id, query))[0].more, "https://example.org/in?x=1 503");
+}
+
+fn outgoing_webhooks_do_not_hear_programs_of_their_own(open: Open) {
+    let store = open();
+    let (ada, bob) = (member(&*store, 1, "Ada"), member(&*store, 2, "Bob"));
+    let (den, other) = (room(&*store, 50, "den", &ada), room(&*store, 51, "other", &bob));
+    let program = |by: &User, act: Act| {
+        let outcome = make(&*store, by, act, NOW).unwrap().1;
+        assert!(outcome.rules_changed, "or the webhook learns of it too late");
+        outcome.user.unwrap().id
+    };
+    let incoming = |room| Act::MakeIncomingHook { room, text: Line::new("CI") };
+    let bot = |name: &str| Act::MakeBot { name: name.into() };
+    let mut own = vec![program(&ada, incoming(den)), program(&ada, bot("Tea bot"))];
+    program(&bob, incoming(other));
+    program(&bob, bot("Cake bot"));
+    let url = "https://example.org/".into();
+    done(&*store, &ada, Act::MakeOutgoingHook { room: den, text: Line::default(), url });
+    let mut heard = ok(store.outgoing_hooks()).remove(0).own;
+    own.sort_unstable();
+    heard.sort_unstable();
+    assert_eq!(heard, own);
 }
 
 fn hooks_are_listed_and_removed(open: Open) {

@@ -32,19 +32,34 @@ fn hook_names(text: &Line) -> Vec<Claim<UserName>> {
 /// All webhooks that messages are posted to.
 pub(super) fn outgoing_hooks(connection: &rusqlite::Connection) -> Result<Vec<OutgoingHook>, Trouble> {
     let mut statement =
-        connection.prepare_cached("SELECT id, room, url, secret, done FROM hooks ORDER BY id")?;
+        connection.prepare_cached("SELECT id, room, url, secret, done, maker FROM hooks ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut hooks = Vec::new();
     while let Some(row) = rows.next()? {
+        let room = read::room_id(row.get(1)?)?;
         hooks.push(OutgoingHook {
             id: read::bits(row.get(0)?)?,
-            room: read::room_id(row.get(1)?)?,
+            room,
             url: read::text(row, 2)?.to_owned(),
             secret: read::token(row, 3)?,
             done: read::bits(row.get(4)?)?,
+            own: own_programs(connection, row.get(5)?, room)?,
         });
     }
     Ok(hooks)
+}
+
+/// The programs of a user, and those that speak through webhooks of a room.
+fn own_programs(connection: &rusqlite::Connection, maker: i64, room: RoomId) -> Result<Vec<UserId>, Trouble> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id FROM users WHERE bot_owner = ?1 UNION SELECT user FROM tokens WHERE room = ?2",
+    )?;
+    let mut rows = statement.query([maker, number(room.bits())])?;
+    let mut users = Vec::new();
+    while let Some(row) = rows.next()? {
+        users.push(UserId::from_bits(read::bits(row.get(0)?)?));
+    }
+    Ok(users)
 }
 
 /// A token to be made.
@@ -86,7 +101,9 @@ impl Writer {
         self.make_user(&new)?;
         let text = claim.name.as_str();
         self.note(&Note { kind: "make_bot", by, user: Some(id), room: None, text }, at)?;
-        Ok(Outcome { user: Some(User { id, name: claim.name }), ..Outcome::default() })
+        // Outgoing webhooks must not hear it.
+        let user = Some(User { id, name: claim.name });
+        Ok(Outcome { user, rules_changed: true, ..Outcome::default() })
     }
 
     #[expect(clippy::too_many_arguments, reason = "all of the act's fields")]
@@ -207,7 +224,8 @@ impl Writer {
         let note = Note { kind: "make_incoming_hook", by: by.id, user: Some(id), room: Some(room), text };
         self.note(&note, at)?;
         let user = User { id, name: claim.name };
-        let mut outcome = Outcome { user: Some(user.clone()), ..Outcome::default() };
+        // Outgoing webhooks must not hear it.
+        let mut outcome = Outcome { user: Some(user.clone()), rules_changed: true, ..Outcome::default() };
         if room != shared::model::LOBBY {
             outcome.events.push(self.put_in(by, room, user, at)?);
             outcome.memberships.push((id, room, true));
