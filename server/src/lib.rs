@@ -26,6 +26,7 @@ pub mod encoded;
 pub mod engine;
 pub mod gate;
 pub mod handshake;
+pub mod hooks;
 pub mod hub;
 pub mod limits;
 pub mod log;
@@ -39,6 +40,7 @@ pub mod socket;
 pub mod store;
 pub mod tls;
 pub mod token;
+pub mod upkeep;
 pub mod websocket;
 pub mod worker;
 
@@ -58,10 +60,12 @@ use crate::broker::{Broker, Hint, HubId, Topic};
 use crate::config::Config;
 use crate::control::{Control, Order};
 use crate::gate::Gate;
+use crate::hooks::Hooks;
 use crate::owner::OwnerLinks;
 use crate::routes::lab;
 use crate::store::Store;
 use crate::tls::Tls;
+use crate::upkeep::Upkeep;
 use crate::worker::{EngineFailed, Shared};
 
 /// What a server runs on.
@@ -71,7 +75,8 @@ pub struct Parts {
     pub tls: Option<Arc<Tls>>,
     pub store: Arc<dyn Store>,
     pub broker: Arc<dyn Broker>,
-    /// Tells this process from others on the same broker: the first of as many ids as it has workers.
+    /// Tells this process from others on the same broker: the first of as many ids as it has workers, and
+    /// one more.
     pub hub: HubId,
     pub control: Option<Control>,
     pub owner_links: OwnerLinks,
@@ -124,6 +129,15 @@ async fn run_local(
         draining: draining.clone(),
         lab: lab.clone(),
     });
+    let upkeep = Upkeep {
+        store: shared.store.clone(),
+        broker: shared.broker.clone(),
+        // Behind those of the workers.
+        hub: hub + config.workers() as HubId,
+        gate: gate.clone(),
+        hooks: Hooks::new(shared.store.clone(), config.allow_private_hooks),
+    };
+    spawn_local(upkeep.run());
     let (stop, stopped) = watch::channel(false);
     let mut seats = Vec::new();
     let mut ends = FuturesUnordered::new();
