@@ -100,7 +100,9 @@ impl Guard {
         let network = network(address);
         let pair = (name.clone(), network);
         let is_besieged = self.names.is_full(&name, SIEGE, now) && !self.known.pairs.contains(&pair);
-        let pace = if is_besieged { BESIEGED } else { OF_NAME };
+        // Who has used up the quicker pace does not gain by the slower one.
+        let is_used_up = self.pairs.is_full(&pair, OF_NAME, now);
+        let pace = if is_besieged && !is_used_up { BESIEGED } else { OF_NAME };
         self.addresses.take(network, OF_ADDRESS, now)?;
         if let Err(error) = self.pairs.take(pair, pace, now) {
             self.addresses.give_back(&network, OF_ADDRESS);

@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Write};
 
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::{EnvFilter, Layer, registry};
@@ -28,7 +29,8 @@ where
                 write!(writer, "{name}=")?;
                 write!(Escaped(writer), "{value:?}")
             }
-        });
+        })
+        .delimited(" ");
         layer.fmt_fields(fields).with_ansi(has_colours).with_writer(writer).boxed()
     } else {
         // What is no plain character JSON escapes by itself.
@@ -104,7 +106,7 @@ mod tests {
             assert_eq!(text.matches('\n').count(), 1, "{text}");
             let is_plain = |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{202e}');
             assert!(text.trim_end_matches('\n').chars().all(is_plain), "{text:?}");
-            assert!(text.contains(" WARN said "), "{text}");
+            assert!(text.contains(" WARN said ") && text.contains(" error="), "{text}");
 
             let json = logged(hostile, false);
             assert_eq!(json.matches('\n').count(), 1, "{json}");

@@ -37,7 +37,8 @@ impl Target {
         }
         let port = match (authority.port_u16(), is_tls) {
             (Some(port), _) => port,
-            (None, _) if authority.as_str().ends_with(':') => return None,
+            // What stands behind the host is no number of a port.
+            (None, _) if authority.as_str() != authority.host() => return None,
             (None, true) => 443,
             (None, false) => 80,
         };

@@ -237,13 +237,15 @@ pub fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
 /// # Errors
 /// It is none, or not of this shape. Nothing of it is repeated.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        let (code, message) = if error.is_data() {
-            (ErrorCode::BadField, "A field is missing, or holds what it cannot hold.")
-        } else {
-            (ErrorCode::BadJson, "The body is one JSON object.")
-        };
-        Problem::new(StatusCode::BAD_REQUEST, code, message)
+    let bad = |code, message| Problem::new(StatusCode::BAD_REQUEST, code, message);
+    let no_object = || bad(ErrorCode::BadJson, "The body is one JSON object.");
+    // A list would be read as the fields in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(no_object());
+    }
+    serde_json::from_slice(body).map_err(|error| match error.is_data() {
+        true => bad(ErrorCode::BadField, "A field is missing, or holds what it cannot hold."),
+        false => no_object(),
     })
 }
 

@@ -75,7 +75,8 @@ impl Magpie {
         let log_reader = thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let entry: Value = serde_json::from_str(&line).unwrap_or_default();
-                if let Some(url) = entry["url"].as_str() {
+                let in_text = line.split(' ').find_map(|word| word.strip_prefix("url="));
+                if let Some(url) = entry["url"].as_str().or(in_text) {
                     let _ = found.send(url.to_owned());
                 }
                 all.lock().unwrap().push_str(&(line + "\n"));
