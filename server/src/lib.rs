@@ -4,13 +4,17 @@
 //! - [`accept`] takes connections within the [`gate`]'s limits and gives each to a [`worker`], a thread with
 //!   an engine of its own, where it runs HTTP; [`routes`] answers requests
 //!   with the embedded [`assets`] and, by the rules of [`handshake`] and [`token`], upgrades sockets.
+//! - [`accounts`] and [`passwords`] are the rules of signing up and in, [`limits`] how often something may be
+//!   done, [`addresses`] who is behind a proxy; [`api`] is what the requests of all workers have in common.
+//! - [`hooks`] posts messages to other servers; [`upkeep`] keeps them, and the bans of addresses, up to date.
 //! - [`secrets`] makes what people are told once: tokens, links, webhooks' keys.
 //! - [`tls`] keeps the certificate; [`socket`] is plain TCP or TLS over it, and the same to all who use it.
 //! - [`connection`] reads a socket through [`websocket`], a machine without I/O.
 //! - [`engine`] owns the [`hub`], which decides everything and does nothing, and carries out its effects.
 //! - [`encoded`] holds what goes to many connections, encoded once.
 //! - [`store`] keeps what must last, [`broker`] tells other nodes: two traits with their adapters.
-//! - [`config`] names every limit; [`control`] is the operator's line in.
+//! - [`config`] names every limit; [`control`] is the operator's line in, [`owner`] makes the owner's link, [`log`]
+//!   keeps a line a line.
 
 pub mod accept;
 pub mod accounts;

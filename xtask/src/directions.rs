@@ -58,9 +58,10 @@ const IO: [&str; 16] = [
 ];
 
 #[rustfmt::skip]
-const FILES: [FileRule; 7] = [
+const FILES: [FileRule; 8] = [
     FileRule { paths: &["shared/src/"], without: &IO },
     FileRule { paths: &["server/src/hub.rs", "server/src/names.rs", "server/src/secrets.rs", "server/src/token.rs"], without: &IO },
+    FileRule { paths: &["server/src/accounts.rs", "server/src/addresses.rs", "server/src/device.rs", "server/src/limits.rs", "server/src/hooks/target.rs"], without: &["tokio", "hyper*", "rusqlite", "socket2", "std::fs", "std::thread", "SystemTime", "Instant", "crate::routes", "crate::engine", "crate::hub"] },
     FileRule { paths: &["server/src/store.rs", "server/src/broker.rs"], without: &["warp", "hyper*", "crate::hub", "crate::engine", "crate::routes"] },
     FileRule { paths: &["server/src/encoded.rs", "server/src/engine/inbox.rs", "server/src/handshake.rs", "server/src/websocket.rs"], without: &["tokio", "std::net", "socket2", "crate::engine", "crate::routes", "crate::store"] },
     FileRule { paths: &["server/src/socket.rs"], without: &["warp", "crate::hub", "crate::engine", "crate::routes"] },
