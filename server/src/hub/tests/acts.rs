@@ -37,6 +37,51 @@ fn who_is_put_into_a_room_gets_it_on_every_device_and_who_is_taken_out_hears_not
 }
 
 #[test]
+fn who_is_out_by_an_event_hears_nothing_behind_it_before_any_other_hint() {
+    let mut world = World::new();
+    let a = world.enrol(1, Role::Member);
+    let b = world.enrol(2, Role::Member);
+    let also_b = world.join(2);
+    let room = world.room(a, true, &[2]);
+    let mut events = world.act_in_store(1, Act::Remove { room, user: id(2) }).events;
+    let kind = EventKind::message(Body::parse("they are gone", 0).unwrap());
+    let author = events[0].user.clone();
+    let append = Append { room, author, at: START, kind, reference: None };
+    events.push(now(world.store.append(vec![append])).remove(0).unwrap().event);
+    world.clear([a, b, also_b]);
+    // The later one first: both are then delivered in one step.
+    for event in events.into_iter().rev() {
+        world.broker.publish(9, Topic::Room(room), Hint::Event(Arc::new(Logged::new(event))));
+    }
+    world.settle();
+    for at in [b, also_b] {
+        assert_eq!(kinds(&world.take(at)), ["removed", "left"]);
+    }
+    assert_eq!(kinds(&world.take(a)), ["removed", "message"]);
+    let answer = world.ask(b, json!({"type": "members", "room": room}));
+    assert_eq!(answer["code"], "not_found");
+}
+
+#[test]
+fn who_comes_back_is_in_again_although_their_leaving_is_heard_late() {
+    let mut world = World::new();
+    let a = world.enrol(1, Role::Member);
+    let b = world.enrol(2, Role::Member);
+    let room = world.room(a, false, &[2]);
+    // They left and came back by way of another hub, of which this one hears by the events alone.
+    let left = now(world.store.leave(room, id(2), START)).unwrap();
+    let key = crate::store::RoomKey { id: Some(room), skeleton: None };
+    let back = now(world.store.join(key, id(2), 0, START));
+    for event in std::iter::once(left).chain(back.events) {
+        world.broker.publish(9, Topic::Room(room), Hint::Event(Arc::new(Logged::new(event))));
+    }
+    world.settle();
+    world.take(b);
+    world.say(a, room, "welcome back");
+    assert_eq!(bodies(&world.take(b)), ["welcome back"]);
+}
+
+#[test]
 fn a_room_that_is_deleted_is_gone_for_all_hubs() {
     let mut world = World::with(2, UNLIMITED, Arc::new(MemoryBroker::new()));
     let a = world.enrol(1, Role::Member);
