@@ -66,6 +66,8 @@ pub type NameKey = Option<String>;
 pub struct Guard {
     addresses: Limiter<IpAddr>,
     pairs: Limiter<(NameKey, IpAddr)>,
+    /// The same for names that are besieged.
+    besieged: Limiter<(NameKey, IpAddr)>,
     names: Limiter<NameKey>,
     known: Known,
 }
@@ -77,7 +79,7 @@ pub struct Attempt {
     name: NameKey,
     /// The address, or its /64.
     network: IpAddr,
-    pace: Pace,
+    is_besieged: bool,
 }
 
 impl Default for Guard {
@@ -85,6 +87,7 @@ impl Default for Guard {
         Self {
             addresses: Limiter::new(KEYS_MAX),
             pairs: Limiter::new(KEYS_MAX),
+            besieged: Limiter::new(KEYS_MAX),
             names: Limiter::new(KEYS_MAX),
             known: Known::default(),
         }
@@ -102,19 +105,25 @@ impl Guard {
         let is_besieged = self.names.is_full(&name, SIEGE, now) && !self.known.pairs.contains(&pair);
         // Who has used up the quicker pace does not gain by the slower one.
         let is_used_up = self.pairs.is_full(&pair, OF_NAME, now);
-        let pace = if is_besieged && !is_used_up { BESIEGED } else { OF_NAME };
+        let is_besieged = is_besieged && !is_used_up;
         self.addresses.take(network, OF_ADDRESS, now)?;
-        if let Err(error) = self.pairs.take(pair, pace, now) {
+        let (pairs, pace) = self.pairs(is_besieged);
+        if let Err(error) = pairs.take(pair, pace, now) {
             self.addresses.give_back(&network, OF_ADDRESS);
             return Err(error);
         }
-        Ok(Attempt { name, network, pace })
+        Ok(Attempt { name, network, is_besieged })
     }
 
     /// The attempt was right, or was none because the server could not look.
     pub fn forget(&mut self, attempt: Attempt) {
         self.addresses.give_back(&attempt.network, OF_ADDRESS);
-        self.pairs.give_back(&(attempt.name, attempt.network), attempt.pace);
+        let (pairs, pace) = self.pairs(attempt.is_besieged);
+        pairs.give_back(&(attempt.name, attempt.network), pace);
+    }
+
+    fn pairs(&mut self, is_besieged: bool) -> (&mut Limiter<(NameKey, IpAddr)>, Pace) {
+        if is_besieged { (&mut self.besieged, BESIEGED) } else { (&mut self.pairs, OF_NAME) }
     }
 
     /// The attempt was right.
@@ -213,8 +222,8 @@ mod tests {
         guard.right(home);
         // A thousand addresses guess as much as they can.
         let tried: usize = (100..1_100).map(|number| guess(&mut guard, "ada", address(number), 0)).sum();
-        // The tenth address has used its ten, and one of the slower pace.
-        assert_eq!(tried, 100 + 1 + 990 * 2, "a besieged name leaves each address two");
+        // The first ten addresses have used their ten.
+        assert_eq!(tried, 100 + 990 * 2, "a besieged name leaves each address two");
         // From where she signed in she may mistype as ever, and from anywhere else she may try.
         assert_eq!(guess(&mut guard, "ada", address(1), 0), 10);
         assert_eq!(guess(&mut guard, "ada", address(2), 0), 2);
