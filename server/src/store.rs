@@ -60,6 +60,9 @@ pub enum StoreError {
     /// The user is banned.
     #[error("banned")]
     Banned,
+    /// The session was ended, or its time is over: nobody gets in by its token any more.
+    #[error("ended")]
+    Ended,
     /// The database does not answer, or could not write. Nothing was changed, or it is not known whether it
     /// was: a repeat is safe where there is a `ref`.
     #[error("store unavailable: {0}")]
@@ -327,7 +330,8 @@ pub trait Store: Send + Sync + 'static {
     /// the first that becomes free by a number behind it. Two calls with the same token make one guest.
     ///
     /// # Errors
-    /// `NotFound` without a newcomer; `NameTaken` if `names` is empty or so are the numbers; `Banned`.
+    /// `NotFound` without a newcomer; `NameTaken` if `names` is empty or so are the numbers; `Banned`; `Ended`
+    /// for a session that there was, for as long as browsers keep its token.
     fn identify(&self, session: NewSession, newcomer: Option<Newcomer>) -> Reply<Identity>;
 
     /// A user, what they are, and the rooms they are in. `NotFound` for an unknown user.

@@ -55,7 +55,8 @@ impl Hub {
             (Pending::Identify(asker) | Pending::Account(asker), Err(error)) => {
                 if self.asked(asker).is_some() {
                     // Of a session that is not there any more another try makes no other.
-                    let is_void = matches!(error, StoreError::NotFound | StoreError::Banned);
+                    let is_void =
+                        matches!(error, StoreError::NotFound | StoreError::Banned | StoreError::Ended);
                     let code = if is_void { CloseCode::Policy } else { CloseCode::TryLater };
                     self.expel(now, asker.conn, code, out);
                 }
@@ -239,6 +240,7 @@ impl Hub {
             }
             StoreError::Blocked => Failure::new(ErrorCode::Blocked, "One of you has blocked the other."),
             StoreError::Banned => Failure::new(ErrorCode::Banned, "You are banned from this server."),
+            StoreError::Ended => Failure::new(ErrorCode::SignInRequired, "This session has ended."),
             StoreError::Unavailable(_) => unavailable(),
         }
     }

@@ -409,7 +409,7 @@ impl Call<'_> {
         let Some(token) = token else { return Ok(None) };
         match self.context.store.identify(NewSession::of(token, self.at), None).await {
             Ok(identity) => Ok(Some(identity)),
-            Err(StoreError::NotFound) => Ok(None),
+            Err(StoreError::NotFound | StoreError::Ended) => Ok(None),
             Err(error) => Err(Problem::of_store(error, self.at)),
         }
     }

@@ -195,7 +195,7 @@ impl Call<'_> {
     async fn identify(&self, token: TokenHash) -> Result<Option<Identity>, Problem> {
         match self.context.store.identify(NewSession::of(token, self.at), None).await {
             Ok(identity) => Ok(Some(identity)),
-            Err(StoreError::NotFound) => Ok(None),
+            Err(StoreError::NotFound | StoreError::Ended) => Ok(None),
             Err(error) => Err(Problem::of_store(error, self.at)),
         }
     }

@@ -105,6 +105,9 @@ impl Problem {
                 Self::new(S::FORBIDDEN, ErrorCode::Blocked, "One of the two has blocked the other.")
             }
             StoreError::Banned => Self::new(S::FORBIDDEN, ErrorCode::Banned, "This account is banned."),
+            StoreError::Ended => {
+                Self::new(S::UNAUTHORIZED, ErrorCode::SignInRequired, "This session has ended.")
+            }
             StoreError::Muted(until) => {
                 let message = "You may not write in this room for a while.";
                 Self::later(S::FORBIDDEN, ErrorCode::Muted, message, until - at)

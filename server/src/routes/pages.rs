@@ -1,6 +1,7 @@
 //! The embedded client and the session cookie that comes with its page.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use warp::Filter;
 use warp::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -12,6 +13,8 @@ use super::cookies::{COOKIE_DAYS_MAX, Session, fresh, session, set_cookie};
 use super::{Context, text};
 use crate::addresses::Client;
 use crate::assets::{self, Asset};
+use crate::engine::wall_clock;
+use crate::store::{NewSession, StoreError};
 
 /// Gives the cookie by itself, to a page that did not come from here, as under `trunk serve`.
 const SESSION_PATH: &str = "/api/session";
@@ -26,13 +29,16 @@ pub(super) fn filter(context: Arc<Context>) -> impl Filter<Extract = (Response,)
     let request = warp::path::full().and(warp::method()).and(warp::header::headers_cloned());
     request.and(warp::ext::get::<Client>()).and_then(
         move |path: FullPath, method: Method, headers: HeaderMap, client: Client| {
-            let answer = answer(&context, path.as_str(), &method, &headers, client.scheme);
-            std::future::ready(answer.ok_or_else(warp::reject::not_found))
+            let context = context.clone();
+            async move {
+                let answer = answer(&context, path.as_str(), &method, &headers, client.scheme).await;
+                answer.ok_or_else(warp::reject::not_found)
+            }
         },
     )
 }
 
-fn answer(
+async fn answer(
     context: &Context,
     path: &str,
     method: &Method,
@@ -42,7 +48,7 @@ fn answer(
     let is_page = is_page(path, context.lab.is_some());
     if path == SESSION_PATH && method == Method::GET {
         let mut response = text(StatusCode::NO_CONTENT, "");
-        give_session(&mut response, context, headers, scheme);
+        give_session(&mut response, context, headers, scheme).await;
         return Some(response);
     }
     let asset = match path {
@@ -59,19 +65,24 @@ fn answer(
     if is_page {
         let policy = HeaderValue::from_static(POLICY);
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
-        give_session(&mut response, context, headers, scheme);
+        give_session(&mut response, context, headers, scheme).await;
     }
     Some(response)
 }
 
-/// Sets the cookie of a fresh guest, unless the request has one of ours. It costs the store nothing: a guest
-/// begins with their first words to a socket.
-fn give_session(response: &mut Response, context: &Context, headers: &HeaderMap, scheme: &str) {
+/// Sets the cookie of a fresh guest, unless the request has one of ours that still serves. A fresh one costs
+/// the store nothing: a guest begins with their first words to a socket.
+async fn give_session(response: &mut Response, context: &Context, headers: &HeaderMap, scheme: &str) {
+    let renew = || fresh(&context.secret).map(|(fresh, _)| fresh);
     let fresh = match session(headers, &context.secret, scheme) {
-        Session::Known(_) => None,
+        Session::Known(token) => {
+            let session = NewSession::of(token, wall_clock(SystemTime::now()));
+            let ended = context.store.identify(session, None).await == Err(StoreError::Ended);
+            if ended { renew() } else { None }
+        }
         Session::None { fresh, .. } => Some(fresh),
         // A cookie of another server at this address, or of data that was thrown away.
-        Session::Forged => fresh(&context.secret).map(|(fresh, _)| fresh),
+        Session::Forged => renew(),
     };
     let cookie = fresh.map(|fresh| set_cookie(&fresh, scheme, COOKIE_DAYS_MAX));
     if let Some(value) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {

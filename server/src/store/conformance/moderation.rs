@@ -319,7 +319,7 @@ fn bans_end_everything(open: Open) {
     assert_eq!(known, Err(StoreError::Banned));
     assert_eq!(act(&*store, &moderator, make_token), Err(StoreError::Forbidden));
     // They sign in again; the old sessions stay what they are.
-    assert_eq!(wait(store.identify(NewSession::of(token(70), NOW), None)), Err(StoreError::NotFound));
+    assert_eq!(wait(store.identify(NewSession::of(token(70), NOW), None)), Err(StoreError::Ended));
     assert!(wait(store.sign_in(ada.id, new_session(9), None)).is_ok());
     say(&*store, den, &ada, "back");
 }

@@ -6,13 +6,16 @@ use shared::protocol::{Event, EventKind, User};
 use shared::rights::Role;
 
 use super::facts::{Note, permit};
-use super::identities::{self, end, identity, session_user, sessions_but};
+use super::identities::{self, ENDED, end, identity, session_user, sessions_but};
 use super::read::Program;
 use super::{Trouble, Writer, limit, number, read};
 use crate::store::{Applicant, Ended, Identity, Link, NewSession, Newcomer, StoreError, TokenHash, numbered};
 
 /// Sessions of one user; a new one ends the one that was not used for longest.
 const SESSIONS_MAX: usize = 100;
+
+/// How long a session that is over is kept, since its last use: as long as browsers keep cookies.
+const TOKEN_KEPT_MS: Ms = 400 * 86_400_000;
 
 /// A user to be made.
 pub(super) struct NewUser<'a> {
@@ -82,12 +85,9 @@ impl Writer {
     }
 
     fn make_session(&self, user: UserId, session: &NewSession) -> Result<(), Trouble> {
-        // A session that has ended may still be there.
         self.connection
             .prepare_cached(
-                "INSERT INTO sessions (token, user, at, device, used, until) VALUES (?1, ?2, ?3, ?4, ?3, ?5)
-                 ON CONFLICT (token) DO UPDATE SET user = excluded.user, at = excluded.at,
-                     device = excluded.device, used = excluded.used, until = excluded.until",
+                "INSERT INTO sessions (token, user, at, device, used, until) VALUES (?1, ?2, ?3, ?4, ?3, ?5)",
             )?
             .execute(params![
                 session.token.as_slice(),
@@ -203,8 +203,8 @@ impl Writer {
 
     pub(super) fn end_session(&self, token: &TokenHash) -> Result<(), Trouble> {
         self.connection
-            .prepare_cached("DELETE FROM sessions WHERE token = ?1")?
-            .execute([token.as_slice()])?;
+            .prepare_cached("UPDATE sessions SET until = ?2 WHERE token = ?1")?
+            .execute(params![token.as_slice(), ENDED])?;
         Ok(())
     }
 
@@ -239,8 +239,10 @@ impl Writer {
             };
             writer
                 .connection
-                .prepare_cached("DELETE FROM sessions WHERE user = ?1 AND until <= ?2")?
-                .execute([number(user.bits()), session.at])?;
+                .prepare_cached(
+                    "DELETE FROM sessions WHERE user = ?1 AND until <= ?2 AND max(at, used) <= ?3",
+                )?
+                .execute([number(user.bits()), session.at, session.at.saturating_sub(TOKEN_KEPT_MS)])?;
             writer.make_session(user, session)?;
             let mut ended = ended;
             let crowded_out = writer.end_oldest_sessions(user)?;
@@ -256,9 +258,10 @@ impl Writer {
     /// Ends those sessions of a user that are too many.
     fn end_oldest_sessions(&self, user: UserId) -> Result<Vec<TokenHash>, Trouble> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT token FROM sessions WHERE user = ?1 ORDER BY max(at, used) DESC, token LIMIT -1 OFFSET ?2",
+            "SELECT token FROM sessions WHERE user = ?1 AND until > ?3
+             ORDER BY max(at, used) DESC, token LIMIT -1 OFFSET ?2",
         )?;
-        let mut rows = statement.query([number(user.bits()), limit(SESSIONS_MAX)])?;
+        let mut rows = statement.query([number(user.bits()), limit(SESSIONS_MAX), ENDED])?;
         let mut tokens = Vec::new();
         while let Some(row) = rows.next()? {
             tokens.push(read::token(row, 0)?);

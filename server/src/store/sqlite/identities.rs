@@ -9,7 +9,7 @@ use super::read::{self, damaged, is_banned, parse_role, person, text, token, use
 use super::{Trouble, number};
 use crate::store::{Credentials, Identity, Link, StoreError, TokenHash};
 
-/// Ends a session that is kept, so that its banned user is known when they come again.
+/// The end of a session that is kept, so that its token lets nobody in again.
 pub(super) const ENDED: Ms = Ms::MIN;
 
 /// An end, where there is one.
@@ -32,7 +32,8 @@ pub(super) fn identity(
     let id = user_id(row.get(0)?)?;
     let until = row.get(3)?;
     if until <= at {
-        return gone(connection, id, at);
+        let is_banned = is_banned(connection, id, at)?;
+        return Err(if is_banned { StoreError::Banned } else { StoreError::Ended }.into());
     }
     Ok(Some(Identity {
         user: User { id, name: user_name(text(row, 1)?)? },
@@ -139,8 +140,9 @@ pub(super) fn sessions_but(
     user: UserId,
     but: Option<&TokenHash>,
 ) -> Result<Vec<TokenHash>, Trouble> {
-    let mut statement = connection.prepare_cached("SELECT token FROM sessions WHERE user = ?1")?;
-    let mut rows = statement.query([number(user.bits())])?;
+    let mut statement =
+        connection.prepare_cached("SELECT token FROM sessions WHERE user = ?1 AND until > ?2")?;
+    let mut rows = statement.query([number(user.bits()), ENDED])?;
     let mut tokens = Vec::new();
     while let Some(row) = rows.next()? {
         let token = token(row, 0)?;
