@@ -423,14 +423,20 @@ impl Socket {
         Self::open(connect(server.address), &Request::upgrade(server, path))
     }
 
-    /// Opens `/ws` with `magpie.v1`, says hello and takes the welcome.
-    pub fn full(server: &Magpie, cookie: Option<&str>) -> (Self, Value) {
+    /// Opens a chat of `magpie.v1` and says hello, with a cookie or as a fresh guest.
+    pub fn hello(server: &Magpie, cookie: Option<&str>) -> Self {
         let mut request = Request::upgrade(server, "/ws").with("Sec-WebSocket-Protocol", "magpie.v1");
         if let Some(cookie) = cookie {
             request = request.with("Cookie", cookie);
         }
         let mut socket = Self::open(connect(server.address), &request);
         socket.json(&json!({"type": "hello"}));
+        socket
+    }
+
+    /// Opens `/ws` with `magpie.v1`, says hello and takes the welcome.
+    pub fn full(server: &Magpie, cookie: Option<&str>) -> (Self, Value) {
+        let mut socket = Self::hello(server, cookie);
         let welcome = socket.expect("welcome");
         (socket, welcome)
     }
