@@ -7,6 +7,10 @@
 //! The steps: a nested cargo builds the client for wasm32; wasm-bindgen writes the JavaScript glue; every
 //! file but the page gets a name with its content's hash; all are compressed with brotli and gzip.
 //!
+//! The client is two programs, so that a first visit does not load what is seldom used: the one of
+//! `data-first-bin` has the chat alone and goes into the page at `/`, the one of `data-bin` has everything
+//! and goes into the page at `/desk`. They are alike but for the program.
+//!
 //! Two variables steer it:
 //! - `MAGPIE_NO_CLIENT=1` embeds a one-line page in place of the client, for a quick `cargo check`.
 //! - `MAGPIE_CLIENT_PROFILE` names the cargo profile of the client (`wasm-dev` or `wasm-release`); without
@@ -45,6 +49,11 @@ const SOURCES: [&str; 10] = [
     "server/build.rs",
 ];
 
+/// Stands in the page where the tags of a program go.
+const PROGRAM_PLACE: &str = "<link rel=\"program\">";
+/// Where the page with the whole program is among the assets; src/assets.rs has the same.
+const WHOLE_PAGE_PATH: &str = "/desk";
+
 const PAGE_WITHOUT_CLIENT: &str = "<!doctype html><meta charset=\"utf-8\"><title>Magpie</title>\
     <p>This server was built without its client, because MAGPIE_NO_CLIENT was set.</p>\n";
 
@@ -76,7 +85,9 @@ fn run() -> Result<()> {
     let mut bundle = Bundle::new(if profile == "wasm-release" { Level::Best } else { Level::Fast })?;
     let page = fs::read_to_string(root.join("index.html")).context("reading index.html")?;
     let page = rewrite_page(&page, |tag| replace_link(tag, &root, &profile, &mut bundle))?;
-    bundle.add_page(&page)?;
+    let [first, whole] = std::mem::take(&mut bundle.programs);
+    bundle.add_page(&page.replace(PROGRAM_PLACE, &first))?;
+    bundle.add(WHOLE_PAGE_PATH, page.replace(PROGRAM_PLACE, &whole).into_bytes(), Kind::Named)?;
     bundle.write_table()
 }
 
@@ -122,17 +133,23 @@ fn replace_link(tag: &mut Element, root: &Path, profile: &str, bundle: &mut Bund
 
     match rel.as_str() {
         "rust" => {
-            let bin = tag.get_attribute("data-bin").context("the rust link in index.html has no data-bin")?;
-            let wasm = build_client(root, &source, &bin, profile)?;
-            let html = bundle.add_program(&wasm, &bin)?;
-            tag.replace(&html, ContentType::Html);
+            let bin = |name| {
+                tag.get_attribute(name).with_context(|| format!("the rust link in index.html has no {name}"))
+            };
+            let (first, whole) = (bin("data-first-bin")?, bin("data-bin")?);
+            let directory = build_client(root, &source, &[&first, &whole], profile)?;
+            bundle.programs = [
+                bundle.add_program(&directory, &first, Kind::Hashed)?,
+                bundle.add_program(&directory, &whole, Kind::Later)?,
+            ];
+            tag.replace(PROGRAM_PLACE, ContentType::Html);
         }
         "css" => {
-            let url = bundle.add_hashed(file_name, read()?)?;
+            let url = bundle.add_hashed(file_name, read()?, Kind::Hashed)?;
             tag.replace(&format!("<link rel=\"stylesheet\" href=\"{url}\">"), ContentType::Html);
         }
         "icon" => {
-            let url = bundle.add_hashed(file_name, read()?)?;
+            let url = bundle.add_hashed(file_name, read()?, Kind::Hashed)?;
             tag.remove_attribute("data-trunk");
             tag.set_attribute("href", &url)?;
         }
@@ -150,16 +167,21 @@ fn replace_link(tag: &mut Element, root: &Path, profile: &str, bundle: &mut Bund
 
 // ---- The client ----
 
-/// Runs cargo for the client and returns the path of the wasm file.
+/// Runs cargo for the client's programs and returns the directory of their wasm files.
 ///
 /// Its target directory is its own, since the outer cargo holds the lock of the usual one until we return.
 /// It is fixed (not below OUT_DIR) since check, clippy, test and build would each compile the client anew.
-fn build_client(root: &Path, manifest: &Path, bin: &str, profile: &str) -> Result<PathBuf> {
+fn build_client(root: &Path, manifest: &Path, bins: &[&str], profile: &str) -> Result<PathBuf> {
     ensure_wasm_target()?;
     let target_dir = outer_target_dir()?.join("client");
     let mut cargo = Command::new(env::var_os("CARGO").context("CARGO is not set")?);
     cargo.current_dir(root).args(["build", "--locked", "--target", WASM_TARGET, "--profile", profile]);
-    cargo.args(["--bin", bin]).arg("--manifest-path").arg(manifest).arg("--target-dir").arg(&target_dir);
+    cargo
+        .args(bins.iter().flat_map(|bin| ["--bin", bin]))
+        .arg("--manifest-path")
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(&target_dir);
     if profile == "wasm-release"
         && let Some(home) = cargo_home()
     {
@@ -174,7 +196,7 @@ fn build_client(root: &Path, manifest: &Path, bin: &str, profile: &str) -> Resul
     }
     let status = cargo.status().context("starting cargo for the client")?;
     ensure!(status.success(), "the client did not compile; its errors are above");
-    Ok(target_dir.join(WASM_TARGET).join(profile).join(format!("{bin}.wasm")))
+    Ok(target_dir.join(WASM_TARGET).join(profile))
 }
 
 /// Where cargo keeps the sources of other crates.
@@ -248,6 +270,8 @@ enum Kind {
     Page,
     /// Part of a first visit. The name holds the content's hash, so that it may be cached for ever.
     Hashed,
+    /// The same, but not loaded by a first visit.
+    Later,
     /// A file with a name that others rely on; not loaded by a first visit.
     Named,
 }
@@ -267,6 +291,8 @@ struct Bundle {
     level: Level,
     directory: PathBuf,
     files: Vec<File>,
+    /// The tags that load and start the program of the first page, and the whole one.
+    programs: [String; 2],
 }
 
 impl Bundle {
@@ -276,7 +302,7 @@ impl Bundle {
             fs::remove_dir_all(&directory).context("removing the assets of an earlier build")?;
         }
         fs::create_dir_all(&directory).context("creating the directory for assets")?;
-        Ok(Bundle { level, directory, files: Vec::new() })
+        Ok(Bundle { level, directory, files: Vec::new(), programs: Default::default() })
     }
 
     fn add_page(&mut self, html: &str) -> Result<()> {
@@ -284,17 +310,17 @@ impl Bundle {
     }
 
     /// Adds a file under a name made from its own and its hash, and returns its URL.
-    fn add_hashed(&mut self, file_name: &str, bytes: Vec<u8>) -> Result<String> {
+    fn add_hashed(&mut self, file_name: &str, bytes: Vec<u8>, kind: Kind) -> Result<String> {
         let (stem, extension) = file_name.rsplit_once('.').context("an asset's name has no extension")?;
         let url = format!("/assets/{stem}-{}.{extension}", hash(&bytes));
-        self.add(&url, bytes, Kind::Hashed)?;
+        self.add(&url, bytes, kind)?;
         Ok(url)
     }
 
-    /// Runs wasm-bindgen on the client and returns the tags that load and start it.
-    fn add_program(&mut self, wasm: &Path, name: &str) -> Result<String> {
+    /// Runs wasm-bindgen on a program of the client and returns the tags that load and start it.
+    fn add_program(&mut self, directory: &Path, name: &str, kind: Kind) -> Result<String> {
         let mut output = Bindgen::new()
-            .input_path(wasm)
+            .input_path(directory.join(name).with_extension("wasm"))
             .out_name(name)
             .web(true)?
             .remove_name_section(matches!(self.level, Level::Best))
@@ -310,9 +336,9 @@ impl Bundle {
             number_imports(&mut wasm, &mut glue);
             glue = glue.lines().map(str::trim).collect::<Vec<_>>().join("\n");
         }
-        let wasm = self.add_hashed(&format!("{name}.wasm"), wasm)?;
-        let glue = self.add_hashed(&format!("{name}.js"), glue.into_bytes())?;
-        let start = self.add_hashed("start.js", start_script(&glue, &wasm).into_bytes())?;
+        let wasm = self.add_hashed(&format!("{name}.wasm"), wasm, kind)?;
+        let glue = self.add_hashed(&format!("{name}.js"), glue.into_bytes(), kind)?;
+        let start = self.add_hashed("start.js", start_script(&glue, &wasm).into_bytes(), kind)?;
         Ok(format!(
             "<link rel=\"modulepreload\" href=\"{glue}\">\n\
              <link rel=\"preload\" href=\"{wasm}\" as=\"fetch\" type=\"application/wasm\" crossorigin>\n\
@@ -337,7 +363,7 @@ impl Bundle {
         self.files.push(File {
             path: path.to_owned(),
             kind,
-            content_type: content_type(if kind == Kind::Page { "index.html" } else { path })?,
+            content_type: content_type(if path.contains('.') { path } else { "index.html" })?,
             hash: hash(&bytes),
             identity_bytes: bytes.len(),
             brotli_bytes,
@@ -367,13 +393,13 @@ impl Bundle {
                 file.path,
                 file.content_type,
                 file.hash,
-                file.kind == Kind::Hashed,
+                matches!(file.kind, Kind::Hashed | Kind::Later),
                 include("identity"),
                 option(file.brotli_bytes, "br"),
                 option(file.gzip_bytes, "gz"),
             )?;
             let brotli_bytes = file.brotli_bytes.unwrap_or(file.identity_bytes);
-            let first = if file.kind == Kind::Named { "later" } else { "first" };
+            let first = if matches!(file.kind, Kind::Page | Kind::Hashed) { "first" } else { "later" };
             writeln!(sizes, "{}\t{}\t{brotli_bytes}\t{first}", file.path, file.identity_bytes)?;
         }
         rust.push_str("]\n");

@@ -9,32 +9,35 @@ use std::rc::Rc;
 use gloo_events::EventListener;
 use gloo_timers::callback::{Interval, Timeout};
 use shared::model::{LOBBY_NAME, Ms, Ref, RoomId, UserId};
-use shared::protocol::{Presence, RoomKind};
+use shared::protocol::{CloseCode, Presence, RoomKind};
+use shared::rights::Right;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{HtmlElement, KeyboardEvent, VisibilityState, Window};
 use yew::html::Scope;
 use yew::prelude::*;
 
+use crate::http;
 use crate::link::Banner;
+use crate::panels::{self, Card, Do, Panel};
 use crate::room::Room;
 use crate::route::Route;
 use crate::socket::{Report, Socket};
-use crate::state::{Effect, Input, State};
+use crate::state::{Barrier, Effect, Input, State};
 use crate::storage;
 use crate::view::announcements::announcements;
 use crate::view::banner::banner;
 use crate::view::composer::Composer;
+use crate::view::dialog;
 use crate::view::directory::Directory;
 use crate::view::header::Header;
-use crate::view::lab::Lab;
 use crate::view::members::{self, Members};
 use crate::view::message;
 use crate::view::notices::notices;
-use crate::view::profile::Profile;
 use crate::view::rooms::{self, Rooms};
 use crate::view::time;
 use crate::view::timeline::Timeline;
 use crate::view::{Ask, ICON_MENU, icon};
+use crate::view::{panel, panic};
 
 /// How often the page checks its clock and whether somebody is there, in milliseconds.
 const WATCH_MS: u32 = 3_000;
@@ -43,7 +46,40 @@ const JUMP_MS: Ms = 5_000;
 /// Nobody touched the page for so long: the person is away, in milliseconds.
 const IDLE_MS: Ms = 5 * 60_000;
 /// The page is not loaded again for a new session more often than this, in milliseconds.
-const RENEW_MS: Ms = 10_000;
+const RENEW_MS: Ms = 60_000;
+
+/// What the program of a first visit has not.
+#[derive(Clone, Copy)]
+pub struct Desk {
+    /// Draws the page of the route.
+    pub page: fn(&State, &Callback<Do>) -> Html,
+    /// In place of `panels::card`.
+    pub card: fn(&State, &Card) -> Option<Panel>,
+}
+
+impl PartialEq for Desk {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Properties)]
+pub struct Props {
+    /// `None`: the browser loads the whole program for them.
+    pub desk: Option<Desk>,
+}
+
+/// Starts the client in the page's `#app`, and sees to it that a panic leaves a page that says so.
+pub fn start_as<C: BaseComponent>(props: C::Properties) {
+    panic::install();
+    let document = web_sys::window().and_then(|window| window.document());
+    match document.and_then(|document| document.get_element_by_id("app")) {
+        Some(root) => {
+            yew::Renderer::<C>::with_root_and_props(root, props).render();
+        }
+        None => web_sys::console::error_1(&"The page has no #app.".into()),
+    }
+}
 
 pub enum Msg {
     Input(Input),
@@ -55,17 +91,20 @@ pub enum Msg {
     Watch,
     /// The browser moved in its history.
     Moved,
+    /// The page is left. The browser may keep it to come back to, but not with an open socket.
+    Left,
     Go(Route),
     Ask(Ask),
+    Do(Do),
     Key(KeyboardEvent),
     Submit(RoomId, String),
 }
 
 /// What lies over the conversation.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 enum Dialog {
     Directory,
-    Profile,
+    Card(Card),
 }
 
 /// Which of the side panels was pulled over the conversation, on narrow screens.
@@ -80,6 +119,7 @@ struct Links {
     send: Callback<Input>,
     go: Callback<Route>,
     ask: Callback<Ask>,
+    run: Callback<Do>,
     close: Callback<()>,
     draft: Callback<(RoomId, String)>,
     submit: Callback<(RoomId, String)>,
@@ -111,7 +151,7 @@ pub struct App {
 
 impl Component for App {
     type Message = Msg;
-    type Properties = ();
+    type Properties = Props;
 
     fn create(ctx: &Context<Self>) -> Self {
         let link = ctx.link();
@@ -125,6 +165,7 @@ impl Component for App {
                 send: link.callback(Msg::Input),
                 go: link.callback(Msg::Go),
                 ask: link.callback(Msg::Ask),
+                run: link.callback(Msg::Do),
                 close: link.callback(|()| Msg::Ask(Ask::Close)),
                 draft: link.callback(|(room, text)| Msg::Input(Input::Drafted { room, text })),
                 submit: link.callback(|(room, text)| Msg::Submit(room, text)),
@@ -158,7 +199,7 @@ impl Component for App {
         match msg {
             Msg::Input(input) => self.feed(ctx, input),
             Msg::Socket(Report::Opened) => self.feed(ctx, Input::Opened),
-            Msg::Socket(Report::Received(envelope)) => self.feed(ctx, Input::Received(envelope)),
+            Msg::Socket(Report::Received(envelope)) => self.feed(ctx, Input::Received(*envelope)),
             Msg::Socket(Report::Closed(code)) => {
                 self.socket = None;
                 self.feed(ctx, Input::Closed { code });
@@ -173,14 +214,49 @@ impl Component for App {
                 self.drawer = None;
                 self.feed(ctx, Input::Navigated(here()));
             }
+            Msg::Left => {
+                // What was read is told before the socket goes.
+                self.feed(ctx, Input::Visibility(false));
+                self.socket = None;
+                self.feed(ctx, Input::Closed { code: CloseCode::GoingAway as u16 });
+                return false;
+            }
             Msg::Go(route) => {
                 self.drawer = None;
-                if route != self.state.route {
+                self.dialog = None;
+                if route.is_door() || route.is_of_desk() && ctx.props().desk.is_none() {
+                    load(&route.path());
+                } else if route != self.state.route {
                     navigate(&route, false);
                     self.feed(ctx, Input::Navigated(route));
                 }
             }
             Msg::Ask(ask) => self.answer(ask),
+            Msg::Do(what) => {
+                self.dialog = None;
+                let input = match what {
+                    Do::Act(act) => Input::Act(act),
+                    Do::Rename(name) => Input::Rename(name),
+                    Do::Direct(user) => Input::OpenDirect(user),
+                    Do::Group(users) => Input::OpenGroup(users),
+                    Do::Leave(room) => Input::LeaveRoom(room),
+                    Do::Look(text) => Input::Look(text),
+                    Do::More(list) => Input::More(list),
+                    Do::ForgetMade => Input::ForgetMade,
+                    Do::Go(route) => return Component::update(self, ctx, Msg::Go(route)),
+                    Do::Open(card) => {
+                        self.dialog = Some(Dialog::Card(card));
+                        return true;
+                    }
+                    Do::Load(path) => {
+                        load(path);
+                        return false;
+                    }
+                    // Accounts are `view::door`'s.
+                    Do::Ask(_) => return false,
+                };
+                self.feed(ctx, input);
+            }
             Msg::Key(event) => return self.key(ctx, &event),
             Msg::Submit(room, text) => {
                 let reference = Ref::new(time::now(), random());
@@ -190,18 +266,24 @@ impl Component for App {
         true
     }
 
-    fn view(&self, _: &Context<Self>) -> Html {
+    fn view(&self, ctx: &Context<Self>) -> Html {
         let now = time::now();
         let room = self.state.current_room();
-        let elsewhere = self.state.total_unread().saturating_sub(room.map_or(0, |room| room.unread));
+        let elsewhere = self.state.total_unread().saturating_sub(room.map_or(0, Room::notable));
+        let route = &self.state.route;
         html! {
             <>
                 <Rooms rooms={Rc::new(self.entries())} current={room.map(|room| room.info.id)}
                     route={self.state.route.clone()} me={self.state.me.clone()}
                     open={self.drawer == Some(Drawer::Rooms)} go={self.links.go.clone()} ask={self.links.ask.clone()} />
                 <main class="main" inert={self.drawer.is_some()}>
-                    if self.state.route == Route::Lab {
-                        { self.lab() }
+                    if route.is_of_desk() {
+                        <div class="page-bar only-narrow">
+                            <button class="icon-button" aria-label="Rooms" onclick={self.links.ask.reform(|_| Ask::Rooms)}>
+                                { icon(ICON_MENU) }
+                            </button>
+                        </div>
+                        { ctx.props().desk.map(|desk| (desk.page)(&self.state, &self.links.run)) }
                     } else {
                         { self.header(room, elsewhere) }
                         { banner(self.state.banner(now), &self.links.send) }
@@ -220,7 +302,7 @@ impl Component for App {
                     <div class="shade" onclick={self.links.ask.reform(|_: MouseEvent| Ask::Close)}></div>
                 }
                 { notices(&self.state.notices, &self.links.send) }
-                { self.dialog() }
+                { self.dialog(ctx) }
             </>
         }
     }
@@ -248,6 +330,12 @@ impl App {
     fn feed(&mut self, ctx: &Context<Self>, input: Input) {
         for effect in self.state.update(time::now(), input) {
             self.run(ctx, effect);
+        }
+        // What a dialog was about may be gone.
+        if let Some(Dialog::Card(card)) = &self.dialog
+            && self.card(ctx, card).is_none()
+        {
+            self.dialog = None;
         }
         self.set_timer(ctx);
     }
@@ -277,11 +365,17 @@ impl App {
                 navigate(&route, replace);
             }
             Effect::RenewSession => {
-                if storage::may_renew(time::now(), RENEW_MS) {
+                if http::changes_session() {
+                    // The answer says where to go.
+                } else if storage::may_renew(time::now(), RENEW_MS) {
                     // It fails only where the browser forbids it, and then there is no other way either.
                     let _ = window().location().reload();
+                } else {
+                    self.feed(ctx, Input::Refused);
                 }
             }
+            Effect::AskSession => http::ask_session(self.links.send.clone()),
+            Effect::Load(path) => load(path),
         }
     }
 
@@ -349,7 +443,7 @@ impl App {
                 }
             }
             Ask::Directory => self.dialog = Some(Dialog::Directory),
-            Ask::Profile => self.dialog = Some(Dialog::Profile),
+            Ask::Card(card) => self.dialog = Some(Dialog::Card(card)),
         }
     }
 
@@ -400,9 +494,10 @@ impl App {
         let entry = |room: &Room| rooms::Entry {
             id: room.info.id,
             kind: room.info.kind,
-            title: room.title().to_owned().into(),
+            title: room.title().into(),
             route: room.route(),
-            unread: room.unread,
+            unread: room.notable(),
+            mentioned: room.mentioned,
             peer: room.info.peer.clone().map(|peer| {
                 let presence = self.presence(peer.id);
                 (peer, presence)
@@ -411,8 +506,11 @@ impl App {
         self.state.room_list().into_iter().map(entry).collect()
     }
 
-    /// A person's presence, as far as any room tells.
+    /// A person's presence, as far as any room tells and the reader wants to know.
     fn presence(&self, user: UserId) -> Presence {
+        if self.state.blocked.contains(&user) {
+            return Presence::Offline;
+        }
         let known = self.state.rooms.values().filter_map(|room| room.people.get(&user));
         known.map(|person| person.presence).max().unwrap_or_default()
     }
@@ -420,7 +518,9 @@ impl App {
     fn header(&self, room: Option<&Room>, elsewhere: u32) -> Html {
         html! {
             <Header kind={room.map_or(RoomKind::Public, |room| room.info.kind)}
-                title={room.map_or_else(|| AttrValue::from(LOBBY_NAME), |room| room.title().to_owned().into())}
+                title={room.map_or_else(|| AttrValue::from(LOBBY_NAME), |room| room.title().into())}
+                topic={room.and_then(|room| room.info.topic.as_ref().map(|topic| AttrValue::from(topic.to_string())))}
+                settings={room.map(|room| Route::RoomSettings(room.info.id))} go={self.links.go.clone()}
                 online={room.map_or(0, |room| room.online)} members={room.map_or(0, |room| room.members)}
                 phase={self.state.phase()} {elsewhere}
                 members_open={self.drawer == Some(Drawer::Members) || is_wide() && self.members_shown}
@@ -434,17 +534,26 @@ impl App {
         let entries = Rc::new(message::entries(&self.state.rows(id)));
         let typing: Vec<AttrValue> =
             room.typing.iter().map(|typist| AttrValue::from(typist.user.name.to_string())).collect();
-        let place = match room.info.kind {
-            RoomKind::Public | RoomKind::Private => ["#", room.title()].concat(),
-            RoomKind::Direct | RoomKind::Group => room.title().to_owned(),
-        };
+        let may_all = self.state.may(Right::MentionAll, room);
+        let people =
+            members::sorted(room.people.values()).into_iter().map(|person| person.user.name.to_string());
+        let all = ["room", "here"].into_iter().filter(|_| may_all).map(str::to_owned);
+        let people: Vec<AttrValue> = people.chain(all).map(AttrValue::from).collect();
+        let slow = room.info.slow_seconds;
+        let slow = if slow > 0 && !self.state.may(Right::SlowMode, room) { slow } else { 0 };
+        let barrier = self.state.barrier(room).map(|barrier| match barrier {
+            Barrier::Archived => "This room is archived: nobody writes here any more.".to_owned(),
+            Barrier::Muted(until) => ["You cannot write here until ", &time::full(until), "."].concat(),
+            Barrier::Blocked(_) => ["You have blocked ", &room.title(), "."].concat(),
+        });
         html! {
             <>
                 <Timeline key={id.bits()} room={id} {entries} loaded={room.timeline.is_loaded()}
                     complete={room.timeline.is_complete()} live={room.timeline.is_live()}
                     newest={room.timeline.events().next_back().map_or(0, |event| event.seq)} read={room.read}
-                    unread={room.unread} visible={self.state.visible} today={time::day(now)} {send} />
-                <Composer room={id} {place} draft={room.draft.clone()} limit={self.state.limits.body_chars} {typing}
+                    unread={room.unread} visible={self.state.visible} today={time::day(now)} {send}
+                    ask={self.links.ask.clone()} />
+                <Composer room={id} place={panels::place(room)} {people} {slow} barrier={barrier.map(AttrValue::from)} draft={room.draft.clone()} limit={self.state.limits.body_chars} {typing}
                     failed={self.state.failed_count(id)} on_draft={self.links.draft.clone()}
                     on_send={self.links.submit.clone()} on_retry_all={self.links.retry_all.clone()} />
             </>
@@ -453,13 +562,17 @@ impl App {
 
     /// Two people need no list.
     fn shows_members(&self, room: &Room) -> bool {
-        room.info.kind == RoomKind::Public
-            && self.state.route != Route::Lab
-            && (self.members_shown || self.drawer == Some(Drawer::Members))
+        room.info.kind != RoomKind::Direct && (self.members_shown || self.drawer == Some(Drawer::Members))
     }
 
     fn members(&self, room: &Room) -> Html {
-        let people = Rc::new(members::sorted(room.people.values()));
+        let mut people: Vec<_> = room.people.values().cloned().collect();
+        for person in &mut people {
+            if self.state.blocked.contains(&person.user.id) {
+                person.presence = Presence::Offline;
+            }
+        }
+        let people = Rc::new(members::sorted(people.iter()));
         html! {
             <Members room={room.info.id} {people} total={room.members}
                 me={self.state.me.as_ref().map(|me| me.id)} open={self.drawer == Some(Drawer::Members)}
@@ -467,27 +580,30 @@ impl App {
         }
     }
 
-    fn lab(&self) -> Html {
-        html! {
-            <>
-                <div class="lab-bar only-narrow">
-                    <button class="icon-button" aria-label="Rooms" onclick={self.links.ask.reform(|_| Ask::Rooms)}>
-                        { icon(ICON_MENU) }
-                    </button>
-                </div>
-                <Lab />
-            </>
-        }
+    /// The panel of a card.
+    fn card(&self, ctx: &Context<Self>, card: &Card) -> Option<Panel> {
+        ctx.props().desk.map_or(panels::card as fn(&State, &Card) -> _, |desk| desk.card)(&self.state, card)
     }
 
-    fn dialog(&self) -> Html {
+    fn dialog(&self, ctx: &Context<Self>) -> Html {
         let (send, on_close) = (self.links.send.clone(), self.links.close.clone());
-        match (self.dialog, &self.state.me) {
-            (Some(Dialog::Directory), _) => {
-                html! { <Directory listings={self.state.directory.clone()} {send} {on_close} /> }
+        match &self.dialog {
+            Some(Dialog::Directory) => {
+                let may_hide = self.state.may_here(Right::CreatePrivate);
+                html! {
+                    <Directory listings={self.state.directory.clone()} {may_hide} {send} {on_close}
+                        ask={self.links.ask.clone()} />
+                }
             }
-            (Some(Dialog::Profile), Some(me)) => html! { <Profile me={me.clone()} {send} {on_close} /> },
-            _ => Html::default(),
+            Some(Dialog::Card(card)) => match self.card(ctx, card) {
+                Some(panel) => html! {
+                    <dialog::Dialog title={panel.title.clone()} {on_close}>
+                        { panel::sections(&panel.sections, true, &self.links.run) }
+                    </dialog::Dialog>
+                },
+                None => Html::default(),
+            },
+            None => Html::default(),
         }
     }
 
@@ -495,7 +611,7 @@ impl App {
     fn page_title(&self) -> String {
         let place = match self.state.current_room() {
             _ if self.state.route == Route::Lab => "Lab · Magpie".to_owned(),
-            Some(room) => [room.title(), " · Magpie"].concat(),
+            Some(room) => [&room.title(), " · Magpie"].concat(),
             None => "Magpie".to_owned(),
         };
         match self.state.total_unread() {
@@ -511,8 +627,15 @@ fn window() -> Window {
 }
 
 /// The route in the address bar.
-fn here() -> Route {
-    Route::parse(&window().location().pathname().unwrap_or_default())
+pub fn here() -> Route {
+    let location = window().location();
+    Route::parse(&[location.pathname().unwrap_or_default(), location.hash().unwrap_or_default()].concat())
+}
+
+/// Has the browser load a page.
+fn load(path: &str) {
+    // It fails only for what is no address.
+    let _ = window().location().assign(path);
 }
 
 /// Changes the address without loading anything.
@@ -568,6 +691,7 @@ fn listen(link: &Scope<App>) -> Vec<EventListener> {
         listeners.push(EventListener::new(&window, name, move |_| link.send_message(msg())));
     };
     on("popstate", || Msg::Moved);
+    on("pagehide", || Msg::Left);
     on("pageshow", || Msg::Input(Input::Woke));
     on("online", || Msg::Input(Input::Woke));
     on("offline", || Msg::Input(Input::Offline));

@@ -22,8 +22,6 @@ pub const BACKOFF_LAST_MS: Ms = 30_000;
 pub const STABLE_MS: Ms = 60_000;
 /// The upper bound of the wait after a close that everybody got.
 pub const SPREAD_MS: Ms = 3_000;
-/// The wait before a session that never worked is renewed, so that a page cannot reload in a circle.
-pub const RENEW_MS: Ms = 10_000;
 /// Trouble that is over sooner is not shown.
 pub const BANNER_AFTER_MS: Ms = 1_000;
 
@@ -65,10 +63,6 @@ pub struct Link {
     /// When the probe that is under way was sent.
     probed_at: Option<Ms>,
     probes: u64,
-    /// Whether a `welcome` ever came.
-    was_welcome: bool,
-    /// Whether the session is to be renewed instead of connecting.
-    is_void: bool,
     random: u64,
 }
 
@@ -82,8 +76,6 @@ impl Link {
             heard_at: 0,
             probed_at: None,
             probes: 0,
-            was_welcome: false,
-            is_void: false,
             random: seed,
         }
     }
@@ -97,16 +89,17 @@ impl Link {
         matches!(self.phase, Phase::Online { .. })
     }
 
-    /// Opens a socket, unless there is one or the page is done for.
+    /// Opens a socket.
     pub fn connect(&mut self, now: Ms, effects: &mut Vec<Effect>) {
-        if self.is_void {
-            self.phase = Phase::Stopped;
-            effects.push(Effect::RenewSession);
-        } else {
-            self.trouble_since.get_or_insert(now);
-            self.phase = Phase::Connecting { since: now };
-            effects.push(Effect::Connect);
-        }
+        self.trouble_since.get_or_insert(now);
+        self.phase = Phase::Connecting { since: now };
+        effects.push(Effect::Connect);
+    }
+
+    /// There is no connection to be had without another session.
+    pub fn stop(&mut self) {
+        self.phase = Phase::Stopped;
+        self.trouble_since = None;
     }
 
     /// The socket is open, and `hello` is sent.
@@ -122,7 +115,6 @@ impl Link {
 
     /// `welcome` came.
     pub fn welcomed(&mut self, now: Ms) {
-        self.was_welcome = true;
         self.trouble_since = None;
         self.phase = Phase::Online { since: now };
     }
@@ -149,13 +141,9 @@ impl Link {
             // We never ask a server to close and then wait for it: 1000 is its own wish, and no reason to go.
             AfterClose::Stay | AfterClose::Reconnect => self.back_off(now),
             AfterClose::ReconnectSpread => self.wait(now, SPREAD_MS),
-            AfterClose::NewSession if self.was_welcome => {
-                self.is_void = true;
-                self.connect(now, effects);
-            }
             AfterClose::NewSession => {
-                self.is_void = true;
-                self.phase = Phase::Waiting { until: now + RENEW_MS };
+                self.stop();
+                effects.push(Effect::RenewSession);
             }
         }
     }
@@ -164,7 +152,7 @@ impl Link {
     /// when the socket was given up.
     pub fn hurry(&mut self, now: Ms, effects: &mut Vec<Effect>) -> bool {
         match self.phase {
-            Phase::Waiting { .. } if !self.is_void => self.connect(now, effects),
+            Phase::Waiting { .. } => self.connect(now, effects),
             Phase::Online { .. } if now - self.heard_at >= DEAD_MS => {
                 self.replace(now, effects);
                 return true;

@@ -1,15 +1,15 @@
-//! Starts the client in the page's `#app`, and sees to it that a panic leaves a page that says so.
+//! The whole client: the chat, the pages of `desk`, and the pages to sign in.
 
-use client::app::App;
-use client::view::panic;
+use client::app::{self, Desk};
+use client::view::door::{Door, Props};
+use client::{desk, panels};
 
 fn main() {
-    panic::install();
-    let document = web_sys::window().and_then(|window| window.document());
-    match document.and_then(|document| document.get_element_by_id("app")) {
-        Some(root) => {
-            yew::Renderer::<App>::with_root(root).render();
-        }
-        None => web_sys::console::error_1(&"The page has no #app.".into()),
+    let route = app::here();
+    if route.is_door() {
+        app::start_as::<Door>(Props { route, me: None, role: Default::default() });
+    } else {
+        let desk = Desk { page: desk::page, card: panels::desk::card };
+        app::start_as::<app::App>(app::Props { desk: Some(desk) });
     }
 }

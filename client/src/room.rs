@@ -1,9 +1,10 @@
 //! One room as its member sees it: the timeline, who is there, what is unread, and what has to be asked for
 //! to have it complete. Pure; it must not know the connection or other rooms.
 
-use shared::model::{LOBBY, Ms, Seq, UserId};
+use shared::model::{LOBBY, Ms, RoomName, Seq, UserId};
 use shared::protocol::{
-    ClientEnvelope, Event, EventKind, LIST_MAX, Person, Presence, RoomInfo, TYPING_MS, UNREAD_MAX, User,
+    ClientEnvelope, Event, EventKind, LIST_MAX, Person, Presence, RoomInfo, RoomKind, TYPING_MS, UNREAD_MAX,
+    User,
 };
 
 use crate::map::Map;
@@ -46,8 +47,8 @@ enum Want {
 /// A room one is in.
 #[derive(Clone, Debug)]
 pub struct Room {
-    /// Who and what the room is. Its `head`, `read` and `unread` are as of the last report: use `read` and
-    /// `unread` of this struct.
+    /// Who and what the room is. Its `head`, `read`, `unread` and `mentioned` are as of the last report: use
+    /// those of this struct.
     pub info: RoomInfo,
     pub timeline: Timeline,
     pub draft: String,
@@ -59,10 +60,12 @@ pub struct Room {
     pub online: u32,
     /// How many are members; 0 until it is known.
     pub members: u32,
-    /// The own cursor: the highest `seq` seen on any device.
+    /// The own cursor: the highest `seq` seen on any device since it was last set back.
     pub read: Seq,
     /// Messages of others after the cursor, at most `UNREAD_MAX`.
     pub unread: u32,
+    /// Those among them that mention the reader.
+    pub mentioned: u32,
     /// Where reading stopped when the room was opened: the "new" line stands after it.
     pub new_line: Option<Seq>,
     /// Whether the view shows the newest event.
@@ -70,11 +73,17 @@ pub struct Room {
     /// The time of the newest event that was seen here; 0 when there was none.
     pub latest_at: Ms,
 
-    /// The count of unread messages up to `counted`, as the server gave it or the run shows it.
+    /// The count of unread messages up to `counted`, and of mentions among them, as the server gave it or the
+    /// run shows it.
     base: u32,
+    base_mentioned: u32,
     counted: Seq,
-    /// Unread messages after `counted`.
-    later: Vec<Seq>,
+    /// Unread messages after `counted`, and whether they mention the reader.
+    later: Vec<(Seq, bool)>,
+    /// How often the cursor was set back.
+    read_version: u32,
+    /// The reader set the cursor back: until they leave the room, what they see counts for nothing.
+    is_held: bool,
 
     want: Want,
     /// Whether a question for the newest page (true) or for what follows (false) is under way, and since when.
@@ -104,12 +113,16 @@ impl Room {
             members: 0,
             read: info.read,
             unread: info.unread,
+            mentioned: info.mentioned,
             new_line: None,
             at_latest: true,
             latest_at: 0,
             base: info.unread,
+            base_mentioned: info.mentioned,
             counted: info.head,
             later: Vec::new(),
+            read_version: info.read_version,
+            is_held: false,
             want: Want::Nothing,
             asked: None,
             ask_not_before: 0,
@@ -126,20 +139,29 @@ impl Room {
 
     /// The room's own address.
     pub fn route(&self) -> Route {
-        match (&self.info.name, &self.info.peer) {
-            (_, Some(peer)) => Route::Direct(peer.id),
-            (Some(name), None) if self.info.id != LOBBY => Route::Room(name.clone()),
+        match (self.info.kind, &self.info.name, &self.info.peer) {
+            (RoomKind::Private | RoomKind::Group, ..) => Route::Private(self.info.id),
+            (_, _, Some(peer)) => Route::Direct(peer.id),
+            (_, Some(name), None) if self.info.id != LOBBY => Route::Room(name.clone()),
             _ => Route::Lobby,
         }
     }
 
-    /// What the room is called: its name, or the other one's.
-    pub fn title(&self) -> &str {
-        match (&self.info.name, &self.info.peer) {
-            (Some(name), _) => name.as_str(),
-            (None, Some(peer)) => peer.name.as_str(),
-            (None, None) => "",
+    /// What the room is called: its name, or those of the others.
+    pub fn title(&self) -> String {
+        match &self.info.name {
+            Some(name) => name.to_string(),
+            None => {
+                let others = self.info.peer.iter().chain(&self.info.people);
+                let names: Vec<&str> = others.map(|user| user.name.as_str()).collect();
+                if names.is_empty() { "Only you".to_owned() } else { names.join(", ") }
+            }
         }
+    }
+
+    /// The unread messages that the reader wants to know of: in a quiet room the mentions alone.
+    pub fn notable(&self) -> u32 {
+        if self.info.quiet { self.mentioned } else { self.unread }
     }
 
     /// Whether older events are being asked for.
@@ -155,52 +177,93 @@ impl Room {
             self.later.clear();
             self.counted = 0;
             self.new_line = None;
-            self.read = info.read;
-            self.read_known = info.read;
-            self.read_sent = info.read;
+            self.set_back(info.read, info.read_version);
         }
         self.timeline.note_head(info.head);
+        self.read_taken(info.read, info.read_version);
         self.read = self.read.max(info.read);
-        self.read_taken(info.read);
         if info.head >= self.counted {
             self.counted = info.head;
             self.base = info.unread;
-            self.later.retain(|seq| *seq > info.head);
+            self.base_mentioned = info.mentioned;
+            self.later.retain(|(seq, _)| *seq > info.head);
         }
         self.info = info;
     }
 
     /// Takes a live event.
-    pub fn live(&mut self, event: &Event, me: UserId) {
+    pub fn live(&mut self, event: &Event, me: UserId, blocked: &[UserId]) {
         self.typing.retain(|typist| typist.user.id != event.user.id);
         let is_news = event.seq > self.timeline.head();
+        let info = &mut self.info;
         match &event.kind {
             EventKind::Message { .. } => {
-                let is_counted = event.seq <= self.counted || self.later.contains(&event.seq);
-                if is_unread(event, self.read, me) && !is_counted && self.later.len() < UNREAD_MAX as usize {
-                    self.later.push(event.seq);
+                let is_counted =
+                    event.seq <= self.counted || self.later.iter().any(|(seq, _)| *seq == event.seq);
+                if is_unread(event, self.read, me, blocked)
+                    && !is_counted
+                    && self.later.len() < UNREAD_MAX as usize
+                {
+                    self.later.push((event.seq, mentions(event, me)));
                 }
             }
-            EventKind::Joined if is_news && self.members > 0 && event.room != LOBBY => {
-                let user = event.user.clone();
-                if self.people.len() < LIST_MAX && !self.people.contains_key(&user.id) {
-                    self.people.insert(user.id, Person { user, presence: Presence::Offline });
-                }
-                self.members += 1;
+            EventKind::Deletion { of } => self.later.retain(|(seq, _)| seq != of),
+            // What is said of the room is as of its head: an older event has nothing to add.
+            _ if !is_news => {}
+            EventKind::Joined => self.came(&event.user, me),
+            EventKind::Invited { target } => self.came(target, me),
+            EventKind::Left => self.went(event.user.id),
+            EventKind::Removed { target } => self.went(target.id),
+            EventKind::Transferred { target } => info.owner = Some(target.id),
+            EventKind::Muted { target, until } if target.id == me => {
+                info.muted_until = Some(*until).filter(|until| *until > event.at);
             }
-            EventKind::Left if is_news && event.room != LOBBY => {
-                self.people.remove(&event.user.id);
-                self.members = self.members.saturating_sub(1);
+            EventKind::Topic { text } => {
+                info.topic = Some(text.clone()).filter(|text| !text.as_str().is_empty())
             }
-            EventKind::Joined | EventKind::Left => {}
-            _ => {}
+            EventKind::RoomRenamed { text } => {
+                info.name = RoomName::parse(text.as_str()).ok().or_else(|| info.name.take());
+            }
+            EventKind::Archived { archived } => info.archived = *archived,
+            EventKind::SlowMode { seconds } => info.slow_seconds = *seconds,
+            EventKind::Muted { .. }
+            | EventKind::Deleted
+            | EventKind::Created
+            | EventKind::Renamed { .. }
+            | EventKind::Unknown => {}
+        }
+    }
+
+    /// Somebody is a member now. The lobby lists only those present.
+    fn came(&mut self, user: &User, me: UserId) {
+        let others = &mut self.info.people;
+        if self.info.kind == RoomKind::Group
+            && user.id != me
+            && others.iter().all(|other| other.id != user.id)
+        {
+            others.push(user.clone());
+        }
+        if self.members > 0 && self.info.id != LOBBY {
+            if self.people.len() < LIST_MAX && !self.people.contains_key(&user.id) {
+                self.people.insert(user.id, Person { user: user.clone(), presence: Presence::Offline });
+            }
+            self.members += 1;
+        }
+    }
+
+    fn went(&mut self, user: UserId) {
+        self.info.people.retain(|other| other.id != user);
+        if self.info.id != LOBBY {
+            self.people.remove(&user);
+            self.members = self.members.saturating_sub(1);
         }
     }
 
     /// Gives somebody another name wherever they are shown as they are now.
     pub fn rename(&mut self, user: &User) {
-        if let Some(peer) = self.info.peer.as_mut().filter(|peer| peer.id == user.id) {
-            peer.clone_from(user);
+        let others = self.info.peer.iter_mut().chain(&mut self.info.people);
+        for other in others.filter(|other| other.id == user.id) {
+            other.clone_from(user);
         }
         if let Some(person) = self.people.get_mut(&user.id) {
             person.user.clone_from(user);
@@ -211,36 +274,55 @@ impl Room {
     }
 
     /// Counts the unread messages again: exactly where the timeline holds all that could be unread.
-    pub fn count(&mut self, me: UserId) {
+    pub fn count(&mut self, me: UserId, blocked: &[UserId]) {
         let timeline = &self.timeline;
         if timeline.is_live() && timeline.first() <= self.read + 1 && !timeline.is_behind() {
             let unread = timeline.events().rev().take_while(|event| event.seq > self.read);
-            self.base = unread.filter(|event| is_unread(event, self.read, me)).count() as u32;
+            (self.base, self.base_mentioned) = (0, 0);
+            for event in unread.filter(|event| is_unread(event, self.read, me, blocked)) {
+                self.base += 1;
+                self.base_mentioned += u32::from(mentions(event, me));
+            }
             self.counted = timeline.last();
             self.later.clear();
         }
         if self.read >= self.timeline.head() {
-            self.base = 0;
+            (self.base, self.base_mentioned) = (0, 0);
         }
-        self.later.retain(|seq| *seq > self.read);
+        self.later.retain(|(seq, _)| *seq > self.read);
         self.unread = (self.base + self.later.len() as u32).min(UNREAD_MAX);
+        let mentioned = self.later.iter().filter(|(_, is_mention)| *is_mention).count();
+        self.mentioned = (self.base_mentioned + mentioned as u32).min(self.unread);
     }
 
     /// The person has seen the events up to `seq` here.
     pub fn seen(&mut self, seq: Seq) {
-        self.read = self.read.max(seq.min(self.timeline.head()));
+        if !self.is_held {
+            self.read = self.read.max(seq.min(self.timeline.head()));
+        }
     }
 
-    /// The cursor moved on some device; `unread` is the server's count after it.
-    pub fn read_elsewhere(&mut self, seq: Seq, unread: u32) {
-        self.read_taken(seq);
-        if seq < self.read {
+    /// The reader has left the room, or answers in it: what they see counts again.
+    pub fn release(&mut self) {
+        self.is_held = false;
+    }
+
+    /// The cursor moved on some device; `unread` and `mentioned` are the server's counts after it.
+    pub fn read_elsewhere(&mut self, seq: Seq, version: u32, unread: u32, mentioned: u32) {
+        if self.read_taken(seq, version) {
+            // What is unread again may not be held here: the server has counted all of it.
+            self.counted = self.timeline.head();
+            self.later.clear();
+            self.new_line = Some(seq);
+        } else if version < self.read_version || seq < self.read {
             return;
         }
         self.read = seq;
-        self.later.retain(|later| *later > seq);
+        self.later.retain(|(later, _)| *later > seq);
         // The count may or may not contain what has come since.
+        let later_mentioned = self.later.iter().filter(|(_, is_mention)| *is_mention).count();
         self.base = unread.saturating_sub(self.later.len() as u32);
+        self.base_mentioned = mentioned.saturating_sub(later_mentioned as u32);
     }
 
     /// What the server has to be told of the cursor now.
@@ -250,7 +332,8 @@ impl Room {
         }
         self.read_sent = self.read;
         self.read_not_before = now + READ_EVERY_MS;
-        Some(ClientEnvelope::Read { room: self.info.id, seq: self.read, version: None })
+        let version = Some(self.read_version);
+        Some(ClientEnvelope::Read { room: self.info.id, seq: self.read, version })
     }
 
     /// The cursor is not to wait any longer.
@@ -264,9 +347,24 @@ impl Room {
         self.read_not_before = at;
     }
 
-    fn read_taken(&mut self, seq: Seq) {
-        self.read_known = self.read_known.max(seq);
-        self.read_sent = self.read_sent.max(seq);
+    /// The server has this cursor. True if it was set back, and the own one with it.
+    fn read_taken(&mut self, seq: Seq, version: u32) -> bool {
+        let is_back = version > self.read_version;
+        if is_back {
+            self.set_back(seq, version);
+            self.is_held = true;
+        } else if version == self.read_version {
+            self.read_known = self.read_known.max(seq);
+            self.read_sent = self.read_sent.max(seq);
+        }
+        is_back
+    }
+
+    fn set_back(&mut self, seq: Seq, version: u32) {
+        self.read = seq;
+        self.read_known = seq;
+        self.read_sent = seq;
+        self.read_version = version;
     }
 
     /// Whether the server is to be told that the person types.
@@ -296,9 +394,7 @@ impl Room {
     pub fn presence(&mut self, online: u32, people: Vec<Person>) {
         self.online = online;
         for person in people {
-            if let Some(peer) = self.info.peer.as_mut().filter(|peer| peer.id == person.user.id) {
-                peer.clone_from(&person.user);
-            }
+            self.rename(&person.user);
             let id = person.user.id;
             if person.presence != Presence::Offline {
                 self.people.insert(id, person);
@@ -474,7 +570,14 @@ impl Room {
     }
 }
 
-/// Whether an event is one to count: a message of somebody else, after the cursor.
-fn is_unread(event: &Event, read: Seq, me: UserId) -> bool {
-    event.seq > read && event.user.id != me && matches!(event.kind, EventKind::Message { .. })
+/// Whether a message mentions somebody, by name or with all.
+pub fn mentions(event: &Event, user: UserId) -> bool {
+    matches!(&event.kind, EventKind::Message { mentions, all, .. } if *all || mentions.contains(&user))
+}
+
+/// Whether an event is one to count: a message of somebody else who is not blocked, after the cursor.
+fn is_unread(event: &Event, read: Seq, me: UserId, blocked: &[UserId]) -> bool {
+    let author = event.user.id;
+    let is_heard = author != me && !blocked.contains(&author);
+    event.seq > read && is_heard && matches!(event.kind, EventKind::Message { .. })
 }

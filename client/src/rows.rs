@@ -3,11 +3,11 @@
 
 use std::rc::Rc;
 
-use shared::model::{Ms, Ref, Seq};
+use shared::model::{Ms, Ref, Seq, UserId};
 use shared::protocol::{Event, EventKind, User};
 
 use crate::outbox::Item;
-use crate::room::Room;
+use crate::room::{self, Room};
 
 /// Messages of one sender closer than this make one group.
 pub const GROUP_MS: Ms = 5 * 60_000;
@@ -22,10 +22,10 @@ pub enum Row<'a> {
     Day { at: Ms },
     /// Everything below is new since the room was opened.
     New,
-    /// Messages of one sender.
-    Group { author: &'a User, own: bool, lines: Vec<Line<'a>> },
-    /// Somebody made, joined or left the room, or took a new name: `event.kind` is never `Message` or
-    /// `Unknown`.
+    /// Messages of one sender; `hidden`: the reader has blocked them.
+    Group { author: &'a User, own: bool, hidden: bool, lines: Vec<Line<'a>> },
+    /// Something happened to the room or to somebody in it: `event.kind` is never `Message`, `Deleted`,
+    /// `Deletion` or `Unknown`.
     System { event: &'a Rc<Event> },
 }
 
@@ -35,7 +35,10 @@ pub struct Line<'a> {
     /// Stays the same from pending to confirmed.
     pub key: Key,
     pub at: Ms,
+    /// Empty for a message that was deleted.
     pub body: &'a str,
+    /// It mentions the reader.
+    pub mentions_me: bool,
     pub standing: Standing<'a>,
 }
 
@@ -62,14 +65,20 @@ pub fn rows<'a>(
     room: &'a Room,
     unsent: impl Iterator<Item = &'a Item>,
     me: Option<&'a User>,
+    blocked: &[UserId],
     offset_minutes: i32,
 ) -> Vec<Row<'a>> {
-    let mut list = List { rows: Vec::new(), day: Ms::MIN, offset_ms: Ms::from(offset_minutes) * MINUTE_MS };
+    let offset_ms = Ms::from(offset_minutes) * MINUTE_MS;
+    let mut list = List { rows: Vec::new(), day: Ms::MIN, offset_ms, blocked };
     let mut new_line = room.new_line;
     for event in room.timeline.events() {
         let own = me.is_some_and(|me| me.id == event.user.id);
         match &event.kind {
-            EventKind::Message { body, .. } => {
+            EventKind::Message { .. } | EventKind::Deleted => {
+                let body = match &event.kind {
+                    EventKind::Message { body, .. } => body.as_str(),
+                    _ => "",
+                };
                 list.day(event.at);
                 if !own && new_line.is_some_and(|seq| event.seq > seq) {
                     new_line = None;
@@ -80,13 +89,25 @@ pub fn rows<'a>(
                     _ => Key::Seq(event.seq),
                 };
                 let standing = Standing::Confirmed(event);
-                list.message(&event.user, own, Line { key, at: event.at, body: body.as_str(), standing });
+                let mentions_me = !own && me.is_some_and(|me| room::mentions(event, me.id));
+                list.message(&event.user, own, Line { key, at: event.at, body, mentions_me, standing });
             }
-            EventKind::Created | EventKind::Joined | EventKind::Left | EventKind::Renamed { .. } => {
+            EventKind::Deletion { .. } | EventKind::Unknown => {}
+            EventKind::Created
+            | EventKind::Joined
+            | EventKind::Left
+            | EventKind::Invited { .. }
+            | EventKind::Removed { .. }
+            | EventKind::Transferred { .. }
+            | EventKind::Muted { .. }
+            | EventKind::Topic { .. }
+            | EventKind::RoomRenamed { .. }
+            | EventKind::Archived { .. }
+            | EventKind::SlowMode { .. }
+            | EventKind::Renamed { .. } => {
                 list.day(event.at);
                 list.rows.push(Row::System { event });
             }
-            _ => {}
         }
     }
     if let Some(me) = me {
@@ -97,21 +118,23 @@ pub fn rows<'a>(
                 None => Standing::Pending(reference),
             };
             list.day(unsent.at);
-            let line = Line { key: Key::Own(reference), at: unsent.at, body: &unsent.body, standing };
+            let body = &unsent.body;
+            let line = Line { key: Key::Own(reference), at: unsent.at, body, mentions_me: false, standing };
             list.message(me, true, line);
         }
     }
     list.rows
 }
 
-struct List<'a> {
+struct List<'a, 'b> {
     rows: Vec<Row<'a>>,
+    blocked: &'b [UserId],
     /// The day of the last row, in days since 1970 by local time.
     day: Ms,
     offset_ms: Ms,
 }
 
-impl<'a> List<'a> {
+impl<'a> List<'a, '_> {
     /// Begins a new day where `at` is in one. A clock that went back begins none.
     fn day(&mut self, at: Ms) {
         let day = (at + self.offset_ms).div_euclid(DAY_MS);
@@ -128,7 +151,8 @@ impl<'a> List<'a> {
         {
             lines.push(line);
         } else {
-            self.rows.push(Row::Group { author, own, lines: vec![line] });
+            let hidden = self.blocked.contains(&author.id);
+            self.rows.push(Row::Group { author, own, hidden, lines: vec![line] });
         }
     }
 }
@@ -179,7 +203,7 @@ mod tests {
             })
             .collect();
         let me = user(1);
-        let told: Vec<String> = rows(&room, items.iter(), Some(&me), 60)
+        let told: Vec<String> = rows(&room, items.iter(), Some(&me), &[], 60)
             .iter()
             .map(|row| match row {
                 Row::Day { at } => format!("day {}", at / MINUTE_MS),

@@ -75,7 +75,7 @@ fn learn(way: Way, has_opened: bool) {
 pub enum Report {
     /// The handshake is done; frames can be sent.
     Opened,
-    Received(ServerEnvelope),
+    Received(Box<ServerEnvelope>),
     /// The connection is gone, or never came to be. The last report.
     Closed(u16),
 }
@@ -168,9 +168,9 @@ fn poll(
         match Pin::new(&mut *socket).poll_next(cx) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(Ok(Message::Text(text)))) => match serde_json::from_str(&text) {
-                Ok(envelope) => return Poll::Ready(Some(Report::Received(envelope))),
+                Ok(envelope) => return Poll::Ready(Some(Report::Received(Box::new(envelope)))),
                 // A newer server may say things that this page does not know.
-                Err(error) => debug(&error),
+                Err(_) => web_sys::console::debug_1(&"An envelope was not understood.".into()),
             },
             Poll::Ready(Some(Ok(Message::Bytes(_)))) => {}
             Poll::Ready(Some(Err(WebSocketError::ConnectionClose(event)))) => {
@@ -185,11 +185,6 @@ fn poll(
 
 fn is_open(socket: &WebSocket) -> bool {
     matches!(socket.state(), State::Open)
-}
-
-fn debug(error: &serde_json::Error) {
-    let text = format!("An envelope was not understood: {error}");
-    web_sys::console::debug_1(&text.into());
 }
 
 /// Where `/ws` is, as seen from the page.

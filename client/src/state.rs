@@ -7,9 +7,12 @@ mod received;
 
 use std::cmp::Ordering;
 
-use shared::model::{Body, LOBBY, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
+use shared::acts::{Act, Entry, List};
+use shared::model::{Body, LOBBY, Line, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{CROWD, ClientEnvelope, Limits, Listing, Presence, RoomKind, ServerEnvelope, User};
+use shared::rights::{self, Right, Role, Standing};
 
+use crate::account::Secret;
 use crate::link::{Banner, Link, Phase};
 use crate::map::{Map, sorted};
 use crate::outbox::{Outbox, Unsent};
@@ -96,6 +99,10 @@ pub enum Input {
     },
     /// Make a public room and open it.
     CreateRoom(String),
+    /// Make a private room and open it.
+    CreatePrivateRoom(String),
+    /// Open the group with these users.
+    OpenGroup(Vec<UserId>),
     /// Open a public room by its name.
     JoinRoom(String),
     /// Open the direct conversation with a user.
@@ -105,6 +112,22 @@ pub enum Input {
     Rename(String),
     AskDirectory,
     AskMembers(RoomId),
+    /// Do something to a room, a user or the server.
+    Act(Act),
+    /// Look for users whose names begin so, where the page lists them.
+    Look(String),
+    /// Read on in a list.
+    More(List),
+    /// What was made and can be seen once has been copied.
+    ForgetMade,
+    /// What came of `Effect::AskSession`: whether the page's session is somebody's, and whether guests may
+    /// come.
+    Session {
+        is_somebody: bool,
+        guests: bool,
+    },
+    /// The page was loaded anew for a session that was void, and this one is, too.
+    Refused,
     /// Do not wait for the next attempt to connect.
     TryNow,
     DismissNotice(u64),
@@ -136,6 +159,38 @@ pub enum Effect {
     },
     /// The session is void: load the page again.
     RenewSession,
+    /// Ask whether the session is good; `Input::Session` has the answer, if one comes.
+    AskSession,
+    /// Load another page.
+    Load(&'static str),
+}
+
+/// Why somebody cannot write in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    Archived,
+    /// Until this time, by the server's clock.
+    Muted(Ms),
+    /// The other one of a direct conversation is blocked.
+    Blocked(UserId),
+}
+
+/// What an act made and nobody can see again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The act's name.
+    pub act: String,
+    /// A token, or the path of an address.
+    pub secret: Secret,
+}
+
+/// A list as far as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    pub list: List,
+    pub rows: Vec<Entry>,
+    /// Whether it may go on.
+    pub goes_on: bool,
 }
 
 /// How serious a notice is.
@@ -167,6 +222,12 @@ pub struct Announcement {
 pub struct State {
     /// Who one is; known from the first `welcome` on.
     pub me: Option<User>,
+    pub role: Role,
+    /// People whose messages are hidden.
+    pub blocked: Vec<UserId>,
+    /// What the page's lists hold.
+    pub lists: Vec<Rows>,
+    pub made: Option<Made>,
     pub rooms: Map<RoomId, Room>,
     pub route: Route,
     pub limits: Limits,
@@ -188,8 +249,16 @@ pub struct State {
     current: Option<RoomId>,
     /// When the room of the route was asked for on this connection.
     route_asked_at: Option<Ms>,
-    /// The name of the room that is being made.
-    creating: Option<String>,
+    /// The name of the room that is being made, and whether it is private.
+    creating: Option<(String, bool)>,
+    /// Whether the next group that comes is to be opened.
+    opens_group: bool,
+    /// The lists that were asked for since something changed, and the one that is being read on.
+    asked_lists: Vec<List>,
+    lists_not_before: Ms,
+    more: Option<List>,
+    /// How the names of those looked for begin.
+    looked: Line,
     is_idle: bool,
     hidden_since: Option<Ms>,
     /// The presence that the server was told; `Offline` if it has to be told again.
@@ -207,6 +276,10 @@ impl State {
     pub fn new(seed: u64) -> Self {
         Self {
             me: None,
+            role: Role::Guest,
+            blocked: Vec::new(),
+            lists: Vec::new(),
+            made: None,
             rooms: Map::default(),
             route: Route::Lobby,
             limits: Limits::default(),
@@ -222,6 +295,11 @@ impl State {
             current: None,
             route_asked_at: None,
             creating: None,
+            opens_group: false,
+            asked_lists: Vec::new(),
+            lists_not_before: 0,
+            more: None,
+            looked: Line::default(),
             is_idle: false,
             hidden_since: None,
             presence_told: Presence::Online,
@@ -262,8 +340,15 @@ impl State {
         let is_owed = is_online && self.presence_told == Presence::Offline;
         let presence = is_owed.then_some(self.presence_not_before);
         let route = if is_online && self.lacks_room() { self.route_asked_at } else { None };
+        let is_list_owed = is_online && self.owed_lists().next().is_some();
+        let lists = is_list_owed.then_some(self.lists_not_before);
         let sends = if is_online { self.outbox.wake_at(|room| self.rooms.contains_key(&room)) } else { None };
+        let muted = self.current_room().and_then(|room| room.info.muted_until);
+        let muted =
+            muted.map(|until| until + self.skew_ms - self.clock_offset_ms).filter(|at| *at > self.now);
         rooms
+            .chain(muted)
+            .chain(lists)
             .chain(notices)
             .chain(self.link.wake_at(self.now))
             .chain(away)
@@ -279,13 +364,14 @@ impl State {
         self.rooms.get(&self.current?)
     }
 
-    /// The rooms in the order of the list: the lobby, public rooms by name, direct ones by the latest event.
+    /// The rooms in the order of the list: the lobby, public and private rooms by name, then direct ones and
+    /// groups by the latest event.
     pub fn room_list(&self) -> Vec<&Room> {
         sorted(self.rooms.values(), |a, b| {
-            let is_direct = |room: &Room| room.info.kind == RoomKind::Direct;
-            (is_direct(a), a.info.id != LOBBY).cmp(&(is_direct(b), b.info.id != LOBBY)).then_with(|| {
-                let latest = if is_direct(a) { b.latest_at.cmp(&a.latest_at) } else { Ordering::Equal };
-                latest.then_with(|| a.title().cmp(b.title()))
+            let is_talk = |room: &Room| matches!(room.info.kind, RoomKind::Direct | RoomKind::Group);
+            (is_talk(a), a.info.id != LOBBY).cmp(&(is_talk(b), b.info.id != LOBBY)).then_with(|| {
+                let latest = if is_talk(a) { b.latest_at.cmp(&a.latest_at) } else { Ordering::Equal };
+                latest.then_with(|| a.title().cmp(&b.title()))
             })
         })
     }
@@ -293,12 +379,49 @@ impl State {
     /// What a room's view shows, from top to bottom.
     pub fn rows(&self, room: RoomId) -> Vec<Row<'_>> {
         let Some(shown) = self.rooms.get(&room) else { return Vec::new() };
-        rows::rows(shown, self.outbox.of_room(room), self.me.as_ref(), self.utc_offset_minutes)
+        let unsent = self.outbox.of_room(room);
+        rows::rows(shown, unsent, self.me.as_ref(), &self.blocked, self.utc_offset_minutes)
     }
 
-    /// Unread messages of all rooms.
+    /// Unread messages of all rooms, those of quiet rooms only where they mention the reader.
     pub fn total_unread(&self) -> u32 {
-        self.rooms.values().map(|room| room.unread).sum()
+        self.rooms.values().map(Room::notable).sum()
+    }
+
+    /// What one is in a room.
+    pub fn standing(&self, room: &Room) -> Standing {
+        match &self.me {
+            Some(me) if room.info.owner == Some(me.id) => Standing::Owner,
+            _ => Standing::Member,
+        }
+    }
+
+    /// Whether one may do something in a room one is in.
+    pub fn may(&self, right: Right, room: &Room) -> bool {
+        rights::may(right, self.role, self.standing(room), room.info.kind)
+    }
+
+    /// Whether one may do something that is not about a room.
+    pub fn may_here(&self, right: Right) -> bool {
+        rights::may(right, self.role, Standing::Member, RoomKind::Public)
+    }
+
+    /// What keeps the person from writing in a room.
+    pub fn barrier(&self, room: &Room) -> Option<Barrier> {
+        let info = &room.info;
+        if info.archived {
+            return Some(Barrier::Archived);
+        }
+        if let Some(until) = info.muted_until.filter(|until| *until > self.server_time()) {
+            return Some(Barrier::Muted(until));
+        }
+        let peer = info.peer.as_ref().filter(|peer| self.blocked.contains(&peer.id));
+        peer.map(|peer| Barrier::Blocked(peer.id))
+    }
+
+    /// The rows of a list, if they have come.
+    pub fn list(&self, list: List) -> Option<&Rows> {
+        self.lists.iter().find(|rows| rows.list == list)
     }
 
     /// How many messages of a room wait for `Retry` or `Discard`.
@@ -337,8 +460,13 @@ impl State {
             }
             Input::Opened => self.opened(effects),
             Input::Closed { code } => {
+                // A browser does not say why a socket was not opened: this does.
+                let is_refused = matches!(self.link.phase(), Phase::Connecting { .. });
                 self.link.closed(now, code, effects);
                 self.disconnected();
+                if is_refused {
+                    effects.push(Effect::AskSession);
+                }
             }
             Input::Received(envelope) => {
                 self.link.heard(now);
@@ -401,14 +529,11 @@ impl State {
                     self.settle_room(room, false);
                 }
             }
-            Input::CreateRoom(name) => match RoomName::parse(&name) {
-                Ok(_) => {
-                    if self.request(ClientEnvelope::Create { name: name.clone(), private: false }, effects) {
-                        self.creating = Some(name);
-                    }
-                }
-                Err(error) => self.notice(NoticeKind::Error, error.to_string()),
-            },
+            Input::CreateRoom(name) => self.create(name, false, effects),
+            Input::CreatePrivateRoom(name) => self.create(name, true, effects),
+            Input::OpenGroup(users) => {
+                self.opens_group = self.request(ClientEnvelope::Group { users }, effects);
+            }
             Input::JoinRoom(name) => match RoomName::parse(&name) {
                 Ok(name) => self.open(Route::room(name.as_str()).unwrap_or_default(), false, effects),
                 Err(error) => self.notice(NoticeKind::Error, error.to_string()),
@@ -431,9 +556,38 @@ impl State {
                     effects.push(Effect::Transmit(ClientEnvelope::Members { room }));
                 }
             }
+            Input::Act(act) => {
+                self.request(ClientEnvelope::Act(act), effects);
+            }
+            Input::Look(text) => {
+                self.looked = Line::new(&text);
+                self.lists.retain(|rows| rows.list != List::Users);
+                self.asked_lists.retain(|list| *list != List::Users);
+            }
+            Input::More(list) => self.read_on(list, effects),
+            Input::ForgetMade => self.made = None,
+            Input::Session { is_somebody, guests } => {
+                if !is_somebody && matches!(self.link.phase(), Phase::Waiting { .. }) {
+                    self.link.stop();
+                    effects.push(if guests { Effect::RenewSession } else { Effect::Load("/sign-in") });
+                }
+            }
+            Input::Refused => {
+                self.link.stop();
+                effects.push(Effect::Load("/sign-in"));
+            }
             Input::TryNow => self.hurry(effects),
             Input::DismissNotice(id) => self.notices.retain(|notice| notice.id != id),
             Input::DismissAnnouncement(id) => self.announcements.retain(|shown| shown.id != id),
+        }
+    }
+
+    fn create(&mut self, name: String, private: bool, effects: &mut Vec<Effect>) {
+        if let Err(error) = RoomName::parse(&name) {
+            return self.notice(NoticeKind::Error, error.to_string());
+        }
+        if self.request(ClientEnvelope::Create { name: name.clone(), private }, effects) {
+            self.creating = Some((name, private));
         }
     }
 
@@ -467,6 +621,7 @@ impl State {
         // What one answers to has been read, and one's own message is to be seen.
         shown.new_line = None;
         shown.at_latest = true;
+        shown.release();
         shown.want_newest();
     }
 
@@ -486,6 +641,10 @@ impl State {
     fn go(&mut self, route: Route) {
         self.route = route;
         self.route_asked_at = None;
+        self.lists.clear();
+        self.asked_lists.clear();
+        self.looked = Line::default();
+        self.made = None;
     }
 
     /// Transmits what the person asked for. False without a connection, and then they are told.
@@ -530,7 +689,7 @@ impl State {
     /// Brings a room's count, bounds and unsent messages in line with its timeline.
     fn settle_room(&mut self, id: RoomId, grew_back: bool) {
         let (Some(room), Some(me)) = (self.rooms.get_mut(&id), &self.me) else { return };
-        room.count(me.id);
+        room.count(me.id, &self.blocked);
         room.trim(self.current == Some(id), grew_back);
         let last = if room.timeline.is_live() { room.timeline.last() } else { Seq::MAX };
         self.outbox.settle(id, last);

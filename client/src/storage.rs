@@ -69,6 +69,11 @@ pub fn save_draft(room: RoomId, text: &str) {
     if text.is_empty() { remove(&key) } else { write(&key, text) }
 }
 
+/// Forgets all drafts.
+pub fn forget_drafts() {
+    drafts().iter().for_each(|(room, _)| save_draft(*room, ""));
+}
+
 /// Notes that the page is loaded again for a new session. False if that was done less than `within_ms` before
 /// `now`, so that a server which refuses every session does not make the page spin.
 pub fn may_renew(now: Ms, within_ms: Ms) -> bool {

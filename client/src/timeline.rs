@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use shared::model::Seq;
-use shared::protocol::Event;
+use shared::protocol::{Event, EventKind};
 
 use crate::map::Map;
 
@@ -107,6 +107,7 @@ impl Timeline {
     /// Takes one event, live or out of a page. Known ones change nothing.
     pub fn apply(&mut self, event: Rc<Event>) {
         self.note_head(event.seq);
+        self.strike(&event);
         if !self.live || event.seq <= self.last() {
             return;
         }
@@ -165,6 +166,10 @@ impl Timeline {
                 self.run.push_front(Rc::new(event));
             }
         }
+        // The page may have been read before something in it was deleted.
+        for event in self.run.clone() {
+            self.strike(&event);
+        }
         self.complete |= is_start || self.first <= 1;
     }
 
@@ -195,6 +200,7 @@ impl Timeline {
     fn extend(&mut self, page: Vec<Event>) {
         for event in page {
             self.note_head(event.seq);
+            self.strike(&event);
             if event.seq == self.last() + 1 {
                 self.run.push_back(Rc::new(event));
             } else if self.live && event.seq > self.last() {
@@ -202,6 +208,16 @@ impl Timeline {
             }
         }
         self.close_holes();
+    }
+
+    /// If this event deletes another one, that one becomes what the log shows in its place.
+    fn strike(&mut self, event: &Event) {
+        let EventKind::Deletion { of } = event.kind else { return };
+        let held = of.checked_sub(self.first).and_then(|place| self.run.get_mut(place as usize));
+        if let Some(held) = held.or_else(|| self.ahead.get_mut(&of)) {
+            let deleted = Event { kind: EventKind::Deleted, reference: None, ..Event::clone(held) };
+            *held = Rc::new(deleted);
+        }
     }
 
     fn close_holes(&mut self) {

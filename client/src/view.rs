@@ -9,6 +9,7 @@ pub mod banner;
 pub mod composer;
 pub mod dialog;
 pub mod directory;
+pub mod door;
 pub mod header;
 mod keeper;
 pub mod lab;
@@ -16,8 +17,8 @@ pub mod markdown;
 pub mod members;
 pub mod message;
 pub mod notices;
+pub mod panel;
 pub mod panic;
-pub mod profile;
 pub mod rooms;
 pub mod time;
 pub mod timeline;
@@ -26,8 +27,10 @@ use shared::model::UserId;
 use shared::protocol::Presence;
 use yew::prelude::*;
 
+use crate::panels::Card;
+
 /// What the person asks of the page itself. It opens and closes things, and leaves the state alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
     /// Show the rooms, where they are not always shown.
     Rooms,
@@ -37,8 +40,8 @@ pub enum Ask {
     Close,
     /// Open the list of public rooms.
     Directory,
-    /// Open the own profile.
-    Profile,
+    /// Open a dialog of a panel.
+    Card(Card),
 }
 
 /// How many colours there are for people, as classes `c0` and on.
@@ -99,7 +102,16 @@ const ICON_DOWN: &str = "M10 4v12M5 11l5 5 5-5";
 const ICON_EDIT: &str = "M4 16l.8-3.600L13 4.200l2.800 2.800-8.200 8.200z";
 const ICON_LEAVE: &str = "M12 4H5v12h7M9 10h8M14 7l3 3-3 3";
 const ICON_MEGAPHONE: &str = "M4 8v4h3l7 4V4L7 8zM7 12v4h2";
+const ICON_MORE: &str = "M4.500 10h.01M10 10h.01M15.500 10h.01";
+const ICON_LOCK: &str = "M5 9h10v7H5zM7 9V6.500a3 3 0 0 1 6 0V9";
+const ICON_SETTINGS: &str = "M3 6h8M15 6h2M13 4v4M3 14h2M9 14h8M7 12v4";
 const ICON_ALERT: &str = "M10 3l8 14H2zM10 8v4M10 14.200v.3";
+
+/// Whether fingers are what the page is used with.
+fn is_touch() -> bool {
+    let query = web_sys::window().and_then(|window| window.match_media("(pointer: coarse)").ok().flatten());
+    query.is_some_and(|query| query.matches())
+}
 
 /// An unread count as it is shown.
 fn count_text(count: u32) -> String {

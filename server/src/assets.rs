@@ -31,9 +31,13 @@ pub fn get(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-/// The page. It answers every address that the client's own router knows.
-pub fn page() -> &'static Asset {
-    get("/").expect("build.rs always writes the page")
+/// The page at an address that the client's own router knows: with the program that has the chat alone, or
+/// with the whole one. client/src/route.rs says the same of its routes.
+pub fn page(path: &str) -> &'static Asset {
+    const WHOLE: [&str; 7] = ["/settings", "/admin", "/lab", "/sign-in", "/join", "/reset", "/owner"];
+    let is_whole = WHOLE.iter().any(|start| path.starts_with(start));
+    let page = get(if is_whole { "/desk" } else { "/" }).or_else(|| get("/"));
+    page.expect("build.rs always writes the page")
 }
 
 /// The icon, for browsers that ask for one without having seen the page.
@@ -161,13 +165,15 @@ mod tests {
 
     #[test]
     fn the_table_holds_the_page_and_all_it_names() {
-        let html = std::str::from_utf8(page().identity).expect("the page is UTF-8");
-        assert!(page().content_type.starts_with("text/html"));
-        assert!(!page().immutable);
-        assert!(!html.contains("data-trunk"));
-        for (index, _) in html.match_indices("\"/assets/") {
-            let path = html[index + 1..].split('"').next().unwrap_or_default();
-            assert!(get(path).is_some_and(|asset| asset.immutable), "{path}");
+        for page in [page("/r/room"), page("/settings")] {
+            let html = std::str::from_utf8(page.identity).expect("the page is UTF-8");
+            assert!(page.content_type.starts_with("text/html"));
+            assert!(!page.immutable);
+            assert!(!html.contains("data-trunk"));
+            for (index, _) in html.match_indices("\"/assets/") {
+                let path = html[index + 1..].split('"').next().unwrap_or_default();
+                assert!(get(path).is_some_and(|asset| asset.immutable), "{path}");
+            }
         }
         assert!(get("/assets/unknown.js").is_none());
     }

@@ -66,7 +66,7 @@ const FILES: [FileRule; 8] = [
     FileRule { paths: &["server/src/encoded.rs", "server/src/engine/inbox.rs", "server/src/handshake.rs", "server/src/websocket.rs"], without: &["tokio", "std::net", "socket2", "crate::engine", "crate::routes", "crate::store"] },
     FileRule { paths: &["server/src/socket.rs"], without: &["warp", "crate::hub", "crate::engine", "crate::routes"] },
     FileRule { paths: &["server/src/tls.rs"], without: &["warp", "hyper*", "crate::hub", "crate::engine", "crate::routes"] },
-    FileRule { paths: &["client/src/link.rs", "client/src/map.rs", "client/src/outbox.rs", "client/src/room.rs", "client/src/route.rs", "client/src/rows.rs", "client/src/state.rs", "client/src/timeline.rs"], without: &IO },
+    FileRule { paths: &["client/src/account.rs", "client/src/link.rs", "client/src/map.rs", "client/src/mention.rs", "client/src/outbox.rs", "client/src/panels.rs", "client/src/room.rs", "client/src/route.rs", "client/src/rows.rs", "client/src/state.rs", "client/src/timeline.rs"], without: &IO },
 ];
 
 pub fn all(report: &mut Report) {

@@ -2,13 +2,16 @@
 
 use std::rc::Rc;
 
-use shared::model::{Ms, Ref, RoomId, RoomName, Seq};
+use shared::acts::{List, ROWS_MAX};
+use shared::model::{Ms, Ref, RoomId, RoomName, Seq, UserId};
 use shared::protocol::{
     ClientEnvelope, ErrorCode, Event, EventKind, Failure, Limits, Presence, RoomInfo, RoomKind,
     ServerEnvelope, User,
 };
+use shared::rights::Role;
 
-use super::{Announcement, Effect, NOTICES_MAX, NoticeKind, State};
+use super::{Announcement, Effect, Made, NOTICES_MAX, NoticeKind, Rows, State};
+use crate::account::Secret;
 use crate::room::{ASK_TIMEOUT_MS, Room};
 use crate::route::Route;
 
@@ -26,8 +29,20 @@ struct Page {
 
 impl State {
     pub(super) fn received(&mut self, envelope: ServerEnvelope, effects: &mut Vec<Effect>) {
+        let before = self.route.clone();
+        let shown = self.current_room().filter(|room| room.route() == before).map(|room| room.info.id);
+        self.take_envelope(envelope, effects);
+        // A room that was renamed is at another address.
+        let renamed = shown.and_then(|id| self.rooms.get(&id)).map(Room::route);
+        if let Some(route) = renamed.filter(|route| *route != before && self.route == before) {
+            self.open(route, true, effects);
+        }
+    }
+
+    fn take_envelope(&mut self, envelope: ServerEnvelope, effects: &mut Vec<Effect>) {
         match envelope {
-            ServerEnvelope::Welcome { user, rooms, limits, now, .. } => {
+            ServerEnvelope::Welcome { user, role, rooms, blocked, limits, now } => {
+                self.standing_told(role, blocked);
                 self.welcomed(user, rooms, limits, now, effects);
             }
             ServerEnvelope::Joined { room, epoch, head, events, gap, after, info } => {
@@ -45,9 +60,9 @@ impl State {
             }
             ServerEnvelope::Error(failure) => self.failed(failure, effects),
             ServerEnvelope::Event(event) => self.event(event, effects),
-            ServerEnvelope::Read { room, seq, unread, .. } => {
+            ServerEnvelope::Read { room, seq, version, unread, mentioned } => {
                 if let Some(shown) = self.rooms.get_mut(&room) {
-                    shown.read_elsewhere(seq, unread);
+                    shown.read_elsewhere(seq, version, unread, mentioned);
                     self.settle_room(room, false);
                 }
             }
@@ -65,6 +80,7 @@ impl State {
             ServerEnvelope::Typing { room, user } => {
                 if let Some(room) = self.rooms.get_mut(&room)
                     && self.me.as_ref().is_none_or(|me| me.id != user.id)
+                    && !self.blocked.contains(&user.id)
                 {
                     room.typist(self.now, user);
                 }
@@ -82,15 +98,64 @@ impl State {
                 }
                 self.announcements.push(Announcement { id, text, at });
             }
-            ServerEnvelope::Room { .. }
-            | ServerEnvelope::Me { .. }
-            | ServerEnvelope::Done { .. }
-            | ServerEnvelope::List { .. } => {}
+            ServerEnvelope::Room { info } => {
+                let id = info.id;
+                self.report(info);
+                self.settle_room(id, false);
+            }
+            ServerEnvelope::Me { role, blocked } => self.standing_told(role, blocked),
+            ServerEnvelope::Done { act, secret, .. } => self.done(act, secret),
+            ServerEnvelope::List { list, rows } => {
+                let goes_on = rows.len() >= ROWS_MAX;
+                match self.lists.iter_mut().find(|held| held.list == list) {
+                    Some(held) if self.more.take_if(|more| *more == list).is_some() => {
+                        held.rows.extend(rows);
+                        held.goes_on = goes_on;
+                    }
+                    Some(held) => *held = Rows { list, rows, goes_on },
+                    None => self.lists.push(Rows { list, rows, goes_on }),
+                }
+            }
             ServerEnvelope::Pong { n, now } => {
                 self.link.ponged(n);
                 self.set_clock(now);
             }
         }
+    }
+
+    /// What one is, and whom one has blocked.
+    fn standing_told(&mut self, role: Role, blocked: Vec<UserId>) {
+        self.role = role;
+        for room in self.rooms.values_mut() {
+            room.typing.retain(|typist| !blocked.contains(&typist.user.id));
+        }
+        self.blocked = blocked;
+        for id in self.rooms.keys().copied().collect::<Vec<_>>() {
+            self.settle_room(id, false);
+        }
+    }
+
+    fn done(&mut self, act: String, secret: Option<String>) {
+        // Whatever is listed may have changed; a search is as it was.
+        self.asked_lists.retain(|list| *list == List::Users);
+        self.more = None;
+        if let Some(secret) = secret {
+            let start = match act.as_str() {
+                "make_invite" => "/join#",
+                "make_reset" => "/reset#",
+                "make_incoming_hook" => "/api/hooks/",
+                _ => "",
+            };
+            self.made = Some(Made { act, secret: Secret([start, &secret].concat()) });
+            return;
+        }
+        let text = match act.as_str() {
+            // What they do is seen.
+            "unread" | "quiet" | "block" | "delete" => return,
+            "report" => "Thank you. The moderators will look at it.",
+            _ => "Done.",
+        };
+        self.notice(NoticeKind::Info, text.to_owned());
     }
 
     fn welcomed(
@@ -122,18 +187,16 @@ impl State {
             self.report(info);
             self.settle_room(id, false);
         }
-        if let Some(name) = self.creating.take() {
+        if let Some((name, private)) = self.creating.take() {
             let parsed = RoomName::parse(&name).ok();
             let is_it = |room: &&Room| parsed.is_some() && room.info.name == parsed;
             let made = self.rooms.values().find(is_it).map(Room::route);
             match made {
                 Some(route) => self.open(route, false, effects),
                 None => {
-                    effects.push(Effect::Transmit(ClientEnvelope::Create {
-                        name: name.clone(),
-                        private: false,
-                    }));
-                    self.creating = Some(name);
+                    let name_again = name.clone();
+                    effects.push(Effect::Transmit(ClientEnvelope::Create { name: name_again, private }));
+                    self.creating = Some((name, private));
                 }
             }
         }
@@ -153,9 +216,20 @@ impl State {
         }
         let after = (room.timeline.is_loaded(), room.timeline.first(), room.timeline.last());
         room.answered(self.now, before != after, is_full);
-        let (kind, route) = (room.info.kind, room.route());
+        let (kind, route, name) = (room.info.kind, room.route(), room.info.name.clone());
+        let is_made = is_new
+            && !self.lacks_room()
+            && match kind {
+                RoomKind::Public => self.creating.take_if(|(_, private)| !*private).is_some(),
+                // Others may put one into a private room at any time.
+                RoomKind::Private => {
+                    let own = |(own, _): &mut (String, bool)| RoomName::parse(own).ok() == name;
+                    self.creating.take_if(own).is_some()
+                }
+                RoomKind::Direct | RoomKind::Group => false,
+            };
         self.settle_room(id, false);
-        if is_new && kind == RoomKind::Public && !self.lacks_room() && self.creating.take().is_some() {
+        if is_made || kind == RoomKind::Group && std::mem::take(&mut self.opens_group) {
             self.open(route, false, effects);
         }
     }
@@ -179,10 +253,10 @@ impl State {
             _ => None,
         };
         let was_read = room.unread == 0;
-        room.live(&event, me.id);
+        room.live(&event, me.id, &self.blocked);
         room.latest_at = room.latest_at.max(event.at);
         room.timeline.apply(Rc::new(event));
-        room.count(me.id);
+        room.count(me.id, &self.blocked);
         let is_watched = self.visible && room.at_latest;
         if self.current == Some(id) && was_read && room.unread > 0 && !is_watched {
             room.new_line = Some(room.read);
@@ -196,7 +270,9 @@ impl State {
     }
 
     fn failed(&mut self, failure: Failure, effects: &mut Vec<Effect>) {
-        let retry_at = failure.retry_ms.map(|ms| self.now + Ms::from(ms).max(RETRY_MS_MIN));
+        // Whoever is muted does not wait for hours to be heard.
+        let retry_ms = failure.retry_ms.filter(|_| failure.code != ErrorCode::Muted);
+        let retry_at = retry_ms.map(|ms| self.now + Ms::from(ms).max(RETRY_MS_MIN));
         if let Some(reference) = failure.reference {
             match retry_at {
                 Some(at) => self.outbox.hold(reference, at),
@@ -225,10 +301,16 @@ impl State {
         if request == "create" {
             self.creating = None;
         }
+        if request == "group" {
+            self.opens_group = false;
+        }
         // What the person has not asked for is asked again, or not missed; and so is the room of an address.
-        if matches!(request, "create" | "rename" | "leave" | "directory")
-            || (matches!(request, "join" | "direct") && retry_at.is_none())
-        {
+        let is_asked_again = match request {
+            "" | "history" | "read" | "members" | "presence" | "typing" | "ping" | "hello" => true,
+            "join" | "direct" | "list" => retry_at.is_some(),
+            _ => false,
+        };
+        if !is_asked_again {
             self.notice(NoticeKind::Error, failure.message);
         }
     }
@@ -246,6 +328,12 @@ impl State {
                 self.presence_not_before = at;
             }
             "ping" => self.link.answered(),
+            "list" => {
+                // It does not say which.
+                self.asked_lists.clear();
+                self.more = None;
+                self.lists_not_before = at;
+            }
             _ => {}
         }
         if matches!(request, "join" | "direct") && self.lacks_room() {
@@ -275,7 +363,7 @@ impl State {
         if !room.draft.is_empty() {
             self.drafts.insert(id, room.draft);
         }
-        if self.current == Some(id) {
+        if self.current == Some(id) || self.route == Route::RoomSettings(id) {
             self.open(Route::Lobby, true, effects);
         }
     }

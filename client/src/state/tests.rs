@@ -1,5 +1,6 @@
 //! What the whole client does, told as inputs and the effects they must have. `plans` has the random ones.
 
+mod people;
 mod plans;
 
 use shared::model::{Body, LOBBY, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
@@ -10,9 +11,7 @@ use shared::protocol::{
 use shared::rights::Role;
 
 use super::{AWAY_AFTER_MS, Effect, Input, NOTICE_MS, State};
-use crate::link::{
-    Banner, CONNECT_TIMEOUT_MS, DEAD_MS, PROBE_TIMEOUT_MS, Phase, RENEW_MS, SILENCE_MS, STABLE_MS,
-};
+use crate::link::{Banner, CONNECT_TIMEOUT_MS, DEAD_MS, PROBE_TIMEOUT_MS, Phase, SILENCE_MS, STABLE_MS};
 use crate::outbox::Unsent;
 use crate::room::{ASK_TIMEOUT_MS, EVENT_GRACE_MS, READING_EVENTS_MAX, SHOWN_EVENTS_MAX};
 use crate::route::Route;
@@ -112,7 +111,7 @@ fn join(room: &str, after: Option<Seq>) -> Effect {
 }
 
 fn read(room: RoomId, seq: Seq) -> Effect {
-    Effect::Transmit(ClientEnvelope::Read { room, seq, version: None })
+    Effect::Transmit(ClientEnvelope::Read { room, seq, version: Some(0) })
 }
 
 /// A client and its clock.
@@ -675,7 +674,7 @@ fn waits_grow_and_a_stable_minute_makes_them_short_again() {
     client.start(Route::Lobby, Vec::new());
     let mut longest = 0;
     for _ in 0..40 {
-        client.check(Input::Closed { code: 1006 }, &[]);
+        client.check(Input::Closed { code: 1006 }, &[Effect::AskSession]);
         let Phase::Waiting { until } = client.state.phase() else { panic!() };
         longest = longest.max(until - client.now);
         client.check_after(until - client.now, &[Effect::Connect]);
@@ -693,10 +692,10 @@ fn waits_grow_and_a_stable_minute_makes_them_short_again() {
 fn a_void_session_is_renewed_but_not_in_a_circle() {
     let mut client = Client::online(0, 0);
     client.check(Input::Closed { code: 1008 }, &[Effect::RenewSession]);
-    let mut client = Client::new();
-    client.start(Route::Lobby, Vec::new());
-    client.check(Input::Closed { code: 1008 }, &[]);
-    client.check_after(RENEW_MS, &[Effect::RenewSession]);
+    assert_eq!(client.state.phase(), Phase::Stopped);
+    // The page was loaded anew, and it was for nothing.
+    client.check(Input::Refused, &[Effect::Load("/sign-in")]);
+    client.check_after(600_000, &[]);
 }
 
 #[test]

@@ -34,6 +34,18 @@ pub fn Dialog(props: &Props) -> Html {
             }
         });
     }
+    {
+        // Another dialog in place of this one: what had the focus is gone.
+        let node = node.clone();
+        let is_first = use_mut_ref(|| true);
+        use_effect_with(props.title.clone(), move |_| {
+            if !is_first.replace(false)
+                && let Some(dialog) = node.cast::<HtmlElement>()
+            {
+                let _ = dialog.focus();
+            }
+        });
+    }
     let on_close = props.on_close.reform(|_: Event| ());
     let close = props.on_close.reform(|_: MouseEvent| ());
     // A click on the dialog itself, not on what is in it, is one on the shade around it.
@@ -46,7 +58,7 @@ pub fn Dialog(props: &Props) -> Html {
         })
     };
     html! {
-        <dialog ref={node} class="dialog" aria-label={props.title.clone()} onclose={on_close} onclick={shade}>
+        <dialog ref={node} class="dialog" tabindex="-1" aria-label={props.title.clone()} onclose={on_close} onclick={shade}>
             <div class="dialog-panel">
                 <header class="dialog-head">
                     <h2>{ &props.title }</h2>

@@ -5,14 +5,19 @@ use shared::protocol::Listing;
 use web_sys::HtmlInputElement;
 use yew::prelude::*;
 
+use super::Ask;
 use super::dialog::Dialog;
+use crate::panels::Card;
 use crate::state::Input;
 
 #[derive(Properties, PartialEq)]
 pub struct Props {
     /// `None` until the answer has come.
     pub listings: Option<Vec<Listing>>,
+    /// Whether one may make private rooms.
+    pub may_hide: bool,
     pub send: Callback<Input>,
+    pub ask: Callback<Ask>,
     pub on_close: Callback<()>,
 }
 
@@ -20,6 +25,7 @@ pub struct Props {
 #[component]
 pub fn Directory(props: &Props) -> Html {
     let typed = use_state(String::new);
+    let private = use_state(|| false);
     let problem = use_state(|| None::<String>);
     let send = props.send.clone();
     use_effect_with((), move |()| send.emit(Input::AskDirectory));
@@ -46,17 +52,23 @@ pub fn Directory(props: &Props) -> Html {
 
     // Enter does what the button beside the text does.
     let onsubmit = {
-        let (act, problem, name) = (act.clone(), problem.clone(), name.clone());
+        let (act, problem, name, private) = (act.clone(), problem.clone(), name.clone(), *private);
         Callback::from(move |event: SubmitEvent| {
             event.prevent_default();
             match &name {
-                Ok(name) if exists => act.emit(Input::JoinRoom(name.to_string())),
+                Ok(name) if exists && !private => act.emit(Input::JoinRoom(name.to_string())),
+                Ok(name) if private => act.emit(Input::CreatePrivateRoom(name.to_string())),
                 Ok(name) => act.emit(Input::CreateRoom(name.to_string())),
                 Err(error) => problem.set(Some(error.to_string())),
             }
         })
     };
-    let verb = if exists { "Open" } else { "Create" };
+    let verb = if exists && !*private { "Open" } else { "Create" };
+    let hide = {
+        let private = private.clone();
+        Callback::from(move |_: Event| private.set(!*private))
+    };
+    let group = props.ask.reform(|_: MouseEvent| Ask::Card(Card::Group));
     html! {
         <Dialog title="Rooms" on_close={props.on_close.clone()}>
             <form class="field-row" {onsubmit}>
@@ -73,9 +85,15 @@ pub fn Directory(props: &Props) -> Html {
                 } else if !wanted.is_empty() && wanted != *typed {
                     { "It will be called #" }{ &wanted }{ "." }
                 } else {
-                    { "Anyone here can find and join a public room." }
+                    { if *private { "Only those who are invited know of it." } else { "Anyone here can find and join a public room." } }
                 }
             </p>
+            <div class="buttons">
+                if props.may_hide {
+                    <label class="check"><input type="checkbox" data-testid="private" checked={*private} onchange={hide} />{ "Private" }</label>
+                }
+                <button class="button small" data-testid="new-group" type="button" onclick={group}>{ "New group…" }</button>
+            </div>
             if props.listings.is_none() {
                 <p class="note">{ "Looking for rooms…" }</p>
             } else if found.is_empty() {
@@ -83,8 +101,8 @@ pub fn Directory(props: &Props) -> Html {
             } else {
                 <ul class="listings">
                     { for found.iter().map(|room| {
-                        let input = Input::JoinRoom(room.name.to_string());
-                        let join = act.reform(move |_: MouseEvent| input.clone());
+                        let name = room.name.clone();
+                        let join = act.reform(move |_: MouseEvent| Input::JoinRoom(name.to_string()));
                         let people = if room.members == 1 { " member" } else { " members" };
                         html! {
                             <li key={room.id.bits()}>

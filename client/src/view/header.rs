@@ -3,13 +3,20 @@
 use shared::protocol::RoomKind;
 use yew::prelude::*;
 
-use super::{Ask, ICON_MENU, ICON_PEOPLE, count_text, icon};
+use super::rooms::follow;
+use super::{Ask, ICON_LOCK, ICON_MENU, ICON_PEOPLE, ICON_SETTINGS, count_text, icon};
 use crate::link::Phase;
+use crate::route::Route;
 
 #[derive(Properties, PartialEq)]
 pub struct Props {
     pub kind: RoomKind,
     pub title: AttrValue,
+    /// What the room is about.
+    pub topic: Option<AttrValue>,
+    /// Where the room's settings are.
+    pub settings: Option<Route>,
+    pub go: Callback<Route>,
     /// People present; 0 is not known.
     pub online: u32,
     /// Members; 0 is not known.
@@ -41,7 +48,11 @@ pub fn Header(props: &Props) -> Html {
             </button>
             <div class="header-title">
                 <h1>
-                    if props.kind == RoomKind::Public { <span class="hash" aria-hidden="true">{ "#" }</span> }
+                    { match props.kind {
+                        RoomKind::Public => html! { <span class="hash" aria-hidden="true">{ "#" }</span> },
+                        RoomKind::Private => icon(ICON_LOCK),
+                        RoomKind::Direct | RoomKind::Group => Html::default(),
+                    } }
                     { &props.title }
                 </h1>
                 <p class="header-note">
@@ -58,9 +69,16 @@ pub fn Header(props: &Props) -> Html {
                     } else {
                         { word }
                     }
+                    if let Some(topic) = &props.topic {
+                        { " · " }<span data-testid="topic" title={topic}>{ topic }</span>
+                    }
                 </p>
             </div>
-            if props.kind == RoomKind::Public {
+            if let Some(settings) = &props.settings {
+                <a class="icon-button" aria-label="Room settings" title="Room settings" data-testid="room-settings"
+                    href={settings.path()} onclick={follow(&props.go, settings.clone())}>{ icon(ICON_SETTINGS) }</a>
+            }
+            if props.kind != RoomKind::Direct {
                 <button class="icon-button" aria-label="Members" title="Members"
                     aria-expanded={if props.members_open { "true" } else { "false" }}
                     onclick={props.ask.reform(|_| Ask::Members)}>

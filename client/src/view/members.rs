@@ -6,7 +6,8 @@ use shared::model::{LOBBY, RoomId, UserId};
 use shared::protocol::{Person, Presence};
 use yew::prelude::*;
 
-use super::{Ask, ICON_CLOSE, ICON_LEAVE, avatar, icon, presence_name};
+use super::{Ask, ICON_CLOSE, ICON_LEAVE, ICON_MORE, avatar, icon, presence_name};
+use crate::panels::Card;
 use crate::state::Input;
 
 #[derive(Properties, PartialEq)]
@@ -51,6 +52,8 @@ pub fn Members(props: &Props) -> Html {
                 <span class="sr">{ ", " }{ presence_name(person.presence) }</span>
             </>
         };
+        let user = person.user.clone();
+        let about = props.ask.reform(move |_: MouseEvent| Ask::Card(Card::Person(user.clone())));
         let class = classes!("member", (person.presence == Presence::Offline).then_some("absent"));
         html! {
             <li key={id.bits()} data-testid="member" data-presence={presence_name(person.presence)}>
@@ -58,6 +61,8 @@ pub fn Members(props: &Props) -> Html {
                     <div {class}>{ inner }</div>
                 } else {
                     <button {class} title={["Message ", person.user.name.as_str()].concat()} onclick={open}>{ inner }</button>
+                    <button class="icon-button more" aria-label={["About ", person.user.name.as_str()].concat()}
+                        data-testid="about" onclick={about}>{ icon(ICON_MORE) }</button>
                 }
             </li>
         }

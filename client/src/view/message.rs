@@ -4,12 +4,13 @@
 
 use std::rc::Rc;
 
-use shared::model::{Ms, Ref};
+use shared::model::{Ms, Ref, RoomId};
 use shared::protocol::{Event, EventKind, User};
 use yew::prelude::*;
 use yew::virtual_dom::Key;
 
-use super::{ICON_ALERT, avatar, icon, markdown, time};
+use super::{Ask, ICON_ALERT, ICON_MORE, avatar, icon, markdown, time};
+use crate::panels::Card;
 use crate::rows;
 use crate::state::Input;
 
@@ -31,6 +32,9 @@ pub struct Message {
     pub head: Option<User>,
     pub author: AttrValue,
     pub own: bool,
+    /// The reader has blocked the author.
+    pub hidden: bool,
+    pub mentions_me: bool,
     pub content: Content,
 }
 
@@ -72,7 +76,7 @@ pub fn entries(rows: &[rows::Row<'_>]) -> Vec<Entry> {
             rows::Row::Day { at } => entries.push(Entry::Day { at: *at }),
             rows::Row::New => entries.push(Entry::New),
             rows::Row::System { event } => entries.push(Entry::System(Rc::clone(event))),
-            rows::Row::Group { author, own, lines } => {
+            rows::Row::Group { author, own, hidden, lines } => {
                 let name = AttrValue::from(author.name.to_string());
                 for (index, line) in lines.iter().enumerate() {
                     let content = match line.standing {
@@ -90,6 +94,8 @@ pub fn entries(rows: &[rows::Row<'_>]) -> Vec<Entry> {
                         head: (index == 0).then(|| (*author).clone()),
                         author: name.clone(),
                         own: *own,
+                        hidden: *hidden,
+                        mentions_me: line.mentions_me,
                         content,
                     }));
                 }
@@ -104,7 +110,9 @@ pub struct RowsProps {
     pub entries: Rc<Vec<Entry>>,
     /// The present day: "Today" becomes "Yesterday" at midnight.
     pub today: i64,
+    pub room: RoomId,
     pub send: Callback<Input>,
+    pub ask: Callback<Ask>,
 }
 
 /// All rows, in the order of the log.
@@ -121,7 +129,8 @@ pub fn Rows(props: &RowsProps) -> Html {
             },
             Entry::System(event) => system_line(event, key),
             Entry::Message(message) => html! {
-                <MessageRow {key} message={message.clone()} send={props.send.clone()} />
+                <MessageRow {key} message={message.clone()} room={props.room} send={props.send.clone()}
+                    ask={props.ask.clone()} />
             },
         }
     };
@@ -129,17 +138,30 @@ pub fn Rows(props: &RowsProps) -> Html {
 }
 
 fn system_line(event: &Event, key: Key) -> Html {
-    let name = html! { <strong>{ event.user.name.as_str() }</strong> };
-    let sentence = match &event.kind {
-        EventKind::Created => html! { <>{ name }{ " created the room" }</> },
-        EventKind::Joined => html! { <>{ name }{ " joined" }</> },
-        EventKind::Left => html! { <>{ name }{ " left" }</> },
-        EventKind::Renamed { name: new } => {
-            html! { <>{ name }{ " is now called " }<strong>{ new.as_str() }</strong></> }
-        }
+    let (does, whom, rest) = match &event.kind {
+        EventKind::Created => (" created the room", "", ""),
+        EventKind::Joined => (" joined", "", ""),
+        EventKind::Left => (" left", "", ""),
+        EventKind::Invited { target } => (" invited ", target.name.as_str(), ""),
+        EventKind::Removed { target } => (" removed ", target.name.as_str(), ""),
+        EventKind::Transferred { target } => (" made ", target.name.as_str(), " the owner"),
+        EventKind::Muted { target, until } if *until > event.at => (" muted ", target.name.as_str(), ""),
+        EventKind::Muted { target, .. } => (" let ", target.name.as_str(), " write again"),
+        EventKind::Topic { text } if text.as_str().is_empty() => (" took the topic away", "", ""),
+        EventKind::Topic { text } => (" set the topic: ", text.as_str(), ""),
+        EventKind::RoomRenamed { text } => (" named the room ", text.as_str(), ""),
+        EventKind::Archived { archived: true } => (" archived the room", "", ""),
+        EventKind::Archived { archived: false } => (" took the room out of the archive", "", ""),
+        EventKind::SlowMode { seconds: 0 } => (" ended slow mode", "", ""),
+        EventKind::SlowMode { .. } => (" turned slow mode on", "", ""),
+        EventKind::Renamed { name } => (" is now called ", name.as_str(), ""),
         // Messages have rows of their own, and what a newer server means is not for this page.
-        _ => return Html::default(),
+        EventKind::Message { .. } | EventKind::Deleted | EventKind::Deletion { .. } | EventKind::Unknown => {
+            return Html::default();
+        }
     };
+    let sentence =
+        html! { <><strong>{ event.user.name.as_str() }</strong>{ does }<strong>{ whom }</strong>{ rest }</> };
     html! {
         <div {key} class="system" data-testid="system-line" data-seq={event.seq.to_string()}>
             <span>{ sentence }</span>
@@ -151,35 +173,64 @@ fn system_line(event: &Event, key: Key) -> Html {
 #[derive(Properties, PartialEq)]
 struct MessageProps {
     message: Message,
+    room: RoomId,
+    ask: Callback<Ask>,
     send: Callback<Input>,
 }
 
 #[component]
 fn MessageRow(props: &MessageProps) -> Html {
     let message = &props.message;
+    let opened = use_state(|| false);
     let (text, state, seq) = match &message.content {
-        Content::Confirmed(event) => {
-            let EventKind::Message { body, .. } = &event.kind else { return Html::default() };
-            (body.as_str(), "sent", Some(event.seq.to_string()))
-        }
+        Content::Confirmed(event) => match &event.kind {
+            EventKind::Message { body, .. } => (body.as_str(), "sent", Some(event.seq)),
+            _ => ("", "deleted", Some(event.seq)),
+        },
         Content::Pending { text } => (text.as_str(), "pending", None),
         Content::Failed { text, .. } => (text.as_str(), "failed", None),
     };
     let stamp = html! {
         <time datetime={time::iso(message.at)} title={time::full(message.at)}>{ time::clock(message.at) }</time>
     };
-    let classes = classes!("message", state, message.head.is_some().then_some("head"));
+    let classes = classes!(
+        "message",
+        state,
+        message.head.is_some().then_some("head"),
+        message.mentions_me.then_some("for-me"),
+    );
+    let actions = seq.map(|seq| {
+        let room = props.room;
+        props.ask.reform(move |_: ()| Ask::Card(Card::Message(room, seq)))
+    });
+    // A long press, or the other button of the mouse where nothing is to be copied.
+    let oncontextmenu = actions.clone().map(|actions| {
+        Callback::from(move |event: MouseEvent| {
+            if super::is_touch() {
+                event.prevent_default();
+                actions.emit(());
+            }
+        })
+    });
+    let body = if state == "deleted" {
+        html! { <p class="note">{ "This message was deleted." }</p> }
+    } else if message.hidden && !*opened {
+        let show = Callback::from(move |_: MouseEvent| opened.set(true));
+        html! { <button class="note" onclick={show}>{ "A message of somebody you blocked. Show it." }</button> }
+    } else {
+        markdown::body(text)
+    };
     html! {
-        <article class={classes} data-testid="message" data-seq={seq} data-state={state}
-            data-own={message.own.then_some("true")}>
+        <article class={classes} data-testid="message" data-seq={seq.map(|seq| seq.to_string())} data-state={state}
+            data-own={message.own.then_some("true")} {oncontextmenu}>
             if let Some(author) = &message.head {
                 { avatar(author.id, author.name.as_str(), None) }
                 <div class="by">
                     if message.own {
                         <span class="name">{ author.name.as_str() }</span>
                     } else {
-                        <button class="name" title={["Message ", author.name.as_str()].concat()}
-                            onclick={direct(&props.send, author)}>{ author.name.as_str() }</button>
+                        <button class="name" title={["About ", author.name.as_str()].concat()}
+                            onclick={about(&props.ask, author)}>{ author.name.as_str() }</button>
                     }
                     { stamp }
                 </div>
@@ -187,7 +238,11 @@ fn MessageRow(props: &MessageProps) -> Html {
                 <span class="sr">{ &message.author }{ ": " }</span>
                 <span class="side">{ stamp }</span>
             }
-            <div class="body" data-testid="message-body">{ markdown::body(text) }</div>
+            <div class="body" data-testid="message-body">{ body }</div>
+            if let Some(actions) = actions {
+                <button class="icon-button more" tabindex="-1" aria-label="Message actions" aria-haspopup="dialog"
+                    data-testid="message-actions" onclick={actions.reform(|_: MouseEvent| ())}>{ icon(ICON_MORE) }</button>
+            }
             if state == "pending" {
                 <span class="pending-mark" role="img" aria-label="Sending"></span>
             }
@@ -198,9 +253,9 @@ fn MessageRow(props: &MessageProps) -> Html {
     }
 }
 
-fn direct(send: &Callback<Input>, user: &User) -> Callback<MouseEvent> {
-    let id = user.id;
-    send.reform(move |_| Input::OpenDirect(id))
+fn about(ask: &Callback<Ask>, user: &User) -> Callback<MouseEvent> {
+    let user = user.clone();
+    ask.reform(move |_| Ask::Card(Card::Person(user.clone())))
 }
 
 fn failed(reference: Ref, reason: &str, send: &Callback<Input>) -> Html {

@@ -6,7 +6,10 @@ use shared::model::RoomId;
 use shared::protocol::{Presence, RoomKind, User};
 use yew::prelude::*;
 
-use super::{Ask, ICON_CLOSE, ICON_EDIT, ICON_PLUS, avatar, count_text, icon, presence_name};
+use super::{
+    Ask, ICON_CLOSE, ICON_EDIT, ICON_LOCK, ICON_PEOPLE, ICON_PLUS, avatar, count_text, icon, presence_name,
+};
+use crate::panels::Card;
 use crate::route::Route;
 
 /// A room in the list.
@@ -17,6 +20,8 @@ pub struct Entry {
     pub title: AttrValue,
     pub route: Route,
     pub unread: u32,
+    /// Unread messages that mention the reader.
+    pub mentioned: u32,
     /// The other one of a direct conversation, with their presence.
     pub peer: Option<(User, Presence)>,
 }
@@ -36,11 +41,12 @@ pub struct Props {
 /// The list of rooms: public ones, then direct conversations.
 #[component]
 pub fn Rooms(props: &Props) -> Html {
-    let section = |kind: RoomKind| {
-        let rooms = props.rooms.iter().filter(move |room| room.kind == kind);
+    let is_talk = |room: &Entry| matches!(room.kind, RoomKind::Direct | RoomKind::Group);
+    let section = |talks: bool| {
+        let rooms = props.rooms.iter().filter(move |room| is_talk(room) == talks);
         rooms.map(|room| room_link(room, props.current == Some(room.id), &props.go))
     };
-    let directs = props.rooms.iter().any(|room| room.kind == RoomKind::Direct);
+    let directs = props.rooms.iter().any(is_talk);
     let lab = follow(&props.go, Route::Lab);
     html! {
         <nav class={classes!("rooms", props.open.then_some("open"))} aria-label="Rooms" id="rooms">
@@ -62,15 +68,15 @@ pub fn Rooms(props: &Props) -> Html {
             </div>
             <div class="rooms-list">
                 <h2>{ "Rooms" }</h2>
-                <ul>{ for section(RoomKind::Public) }</ul>
+                <ul>{ for section(false) }</ul>
                 if directs {
                     <h2>{ "Direct messages" }</h2>
-                    <ul>{ for section(RoomKind::Direct) }</ul>
+                    <ul>{ for section(true) }</ul>
                 }
             </div>
             <div class="rooms-foot">
                 if let Some(me) = &props.me {
-                    <button class="me" title="Change your name" onclick={props.ask.reform(|_| Ask::Profile)}>
+                    <button class="me" title="Your profile" onclick={props.ask.reform(|_| Ask::Card(Card::Me))}>
                         { avatar(me.id, me.name.as_str(), None) }
                         <span class="me-name"><span class="sr">{ "You are " }</span><span data-testid="me-name">{ me.name.as_str() }</span></span>
                         { icon(ICON_EDIT) }
@@ -95,8 +101,19 @@ fn room_link(entry: &Entry, current: bool, go: &Callback<Route>) -> Html {
                     <span class="room-name">{ &entry.title }</span>
                     <span class="sr">{ ", " }{ presence_name(*presence) }</span>
                 } else {
-                    <span class="hash" aria-hidden="true">{ "#" }</span>
+                    <span class="hash" aria-hidden="true">
+                        { match entry.kind {
+                            RoomKind::Private => icon(ICON_LOCK),
+                            RoomKind::Group => icon(ICON_PEOPLE),
+                            RoomKind::Public | RoomKind::Direct => html! { { "#" } },
+                        } }
+                    </span>
                     <span class="room-name">{ &entry.title }</span>
+                    if entry.kind == RoomKind::Private { <span class="sr">{ ", private" }</span> }
+                }
+                if entry.mentioned > 0 {
+                    <span class="badge fresh" data-testid="mentioned">{ "@" }{ count_text(entry.mentioned) }</span>
+                    <span class="sr">{ " mention you, " }</span>
                 }
                 if unread {
                     <span class="badge" data-testid="unread">{ count_text(entry.unread) }</span>
@@ -108,7 +125,7 @@ fn room_link(entry: &Entry, current: bool, go: &Callback<Route>) -> Html {
 }
 
 /// Follows a link inside the page; clicks that ask for a new tab or window are the browser's.
-fn follow(go: &Callback<Route>, route: Route) -> Callback<MouseEvent> {
+pub(super) fn follow(go: &Callback<Route>, route: Route) -> Callback<MouseEvent> {
     let go = go.clone();
     Callback::from(move |event: MouseEvent| {
         if event.button() != 0 || event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key()

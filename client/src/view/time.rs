@@ -12,6 +12,7 @@ const DAY_MS: Ms = 86_400_000;
 
 thread_local! {
     static CLOCK: Function = formatter(&[("hour", "2-digit"), ("minute", "2-digit")]);
+    static SHORT: Function = formatter(&[("dateStyle", "medium"), ("timeStyle", "short")]);
     static FULL: Function = formatter(&[("dateStyle", "full"), ("timeStyle", "medium")]);
     static WEEKDAY: Function = formatter(&[("weekday", "long")]);
     static DATE: Function = formatter(&[("weekday", "long"), ("day", "numeric"), ("month", "long")]);
@@ -44,6 +45,11 @@ pub fn now() -> Ms {
 /// Hours and minutes.
 pub fn clock(at: Ms) -> String {
     CLOCK.with(|formatter| write(formatter, at))
+}
+
+/// Date and time.
+pub fn short(at: Ms) -> String {
+    SHORT.with(|formatter| write(formatter, at))
 }
 
 /// Weekday, date and time to the second.

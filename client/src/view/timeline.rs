@@ -16,7 +16,7 @@ use yew::prelude::*;
 
 use super::keeper::Keeper;
 use super::message::{Entry, Rows};
-use super::{ICON_DOWN, count_text, icon, time};
+use super::{Ask, ICON_DOWN, count_text, icon, time};
 use crate::state::Input;
 
 /// Nearer to an end than this, more of the log is asked for, in CSS pixels.
@@ -47,6 +47,7 @@ pub struct Props {
     /// The present day, as of `time::day`.
     pub today: i64,
     pub send: Callback<Input>,
+    pub ask: Callback<Ask>,
 }
 
 pub enum Msg {
@@ -57,6 +58,31 @@ pub enum Msg {
     /// Old rows are in; new ones may be read out again.
     Speak,
     Jump,
+}
+
+/// ↑ and ↓ go from message to message, on the button of each.
+fn step(event: KeyboardEvent) {
+    let is_up = match event.key().as_str() {
+        "ArrowUp" => true,
+        "ArrowDown" => false,
+        _ => return,
+    };
+    let Some(scroller) = event.target_dyn_into::<Element>() else { return };
+    let Ok(Some(scroller)) = scroller.closest(".timeline") else { return };
+    let Ok(buttons) = scroller.query_selector_all(".message .more") else { return };
+    let button = |place: u32| buttons.item(place).and_then(|node| node.dyn_into::<HtmlElement>().ok());
+    let active = scroller.owner_document().and_then(|document| document.active_element());
+    let has_focus = |place: &u32| button(*place).map(Element::from) == active;
+    let next = match (0..buttons.length()).find(has_focus) {
+        Some(place) if is_up => place.checked_sub(1),
+        Some(place) => Some(place + 1),
+        // From the conversation itself: the newest one.
+        None => buttons.length().checked_sub(1),
+    };
+    if let Some(button) = next.and_then(button) {
+        event.prevent_default();
+        let _ = button.focus();
+    }
 }
 
 /// What tells that the rows or the view changed. Dropped, it tells nothing more.
@@ -188,9 +214,10 @@ impl Component for Timeline {
         let live = if self.hush || !props.loaded { "off" } else { "polite" };
         html! {
             <div class="timeline-frame">
-                <div ref={self.scroller.clone()} class="timeline" role="log" aria-label="Conversation" tabindex="0"
+                <div ref={self.scroller.clone()} class="timeline" role="log" tabindex="0"
+                    aria-label="Conversation. Arrow keys go from message to message."
                     aria-live={live} aria-busy={(!props.loaded).then_some("true")}
-                    {onscroll}>
+                    {onscroll} onkeydown={step}>
                     <div ref={self.list.clone()} class="timeline-list">
                         if !props.loaded {
                             <p key="loading" class="timeline-note">{ "Loading…" }</p>
@@ -200,7 +227,7 @@ impl Component for Timeline {
                             <p key="older" class="timeline-note older">{ "Loading earlier messages…" }</p>
                         }
                         <Rows key="rows" entries={Rc::clone(&props.entries)} today={props.today}
-                            send={props.send.clone()} />
+                            room={props.room} send={props.send.clone()} ask={props.ask.clone()} />
                     </div>
                 </div>
                 if self.jump {

@@ -52,7 +52,7 @@ async fn answer(
         return Some(response);
     }
     let asset = match path {
-        _ if is_page => Some(assets::page()),
+        _ if is_page => Some(assets::page(path)),
         ICON_PATH => assets::icon(),
         _ => assets::get(path),
     }?;
