@@ -7,6 +7,8 @@
 
 #[path = "browser/access.rs"]
 mod access;
+#[path = "browser/accounts.rs"]
+mod accounts;
 #[path = "browser/history.rs"]
 mod history;
 #[path = "browser/hostile.rs"]
@@ -17,6 +19,8 @@ mod outage;
 mod page;
 #[path = "browser/program.rs"]
 mod program;
+#[path = "browser/rooms.rs"]
+mod rooms;
 #[path = "browser/sockets.rs"]
 mod sockets;
 #[path = "browser/talk.rs"]
@@ -32,7 +36,7 @@ use crate::page::{Driver, Page};
 use crate::program::Program;
 
 /// How long all of it may take.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Two people and the server they use.
 struct World {
@@ -107,8 +111,11 @@ async fn scenarios(world: &mut World) -> Result<()> {
         access::the_keyboard_is_enough,
         access::a_phone_is_enough,
         tls::people_chat_over_tls,
-        // Last, since its server is another one of the same host, and takes the cookies.
+        // Last, since their servers are others of the same host, and take the cookies.
+        accounts::an_account_is_kept,
+        rooms::a_private_room_is_for_its_members,
         hostile::script_is_text,
+        hostile::script_in_pages_and_lists_is_text,
     );
     Ok(())
 }

@@ -12,6 +12,7 @@ use tungstenite::{Message, WebSocket};
 
 use self::payloads::PAYLOADS;
 use crate::World;
+use crate::accounts::become_owner;
 use crate::page::Page;
 use crate::program::Program;
 use crate::talk::enter;
@@ -20,6 +21,8 @@ use crate::talk::enter;
 const PART: usize = 100;
 /// How many of the payloads go through the page's own composer.
 const TYPED: usize = 5;
+/// How many names one stranger tries.
+const NAMES_OF_ONE: usize = 12;
 
 /// Names of people that the server takes: to it they are text like any other. Its limit is 32 characters.
 const NAMES: [&str; 8] = [
@@ -137,15 +140,14 @@ impl Stranger {
         bodies.iter().try_fold(0, |_, body| self.say(body))
     }
 
-    /// Tries everything as the name of a room and of a person. Answers with the person's names that were
-    /// taken, each of which said something, and with the last `seq`.
-    fn try_names(&mut self) -> Result<(Vec<String>, u64)> {
-        let (mut names, mut last) = (Vec::new(), 0);
-        for payload in PAYLOADS.iter().chain(&NAMES) {
-            if !ROOMS.contains(payload) {
-                let answer = self.ask(&json!({ "type": "create", "name": payload }), &["joined"])?;
-                ensure!(answer["code"] == "name_invalid", "a room called {payload:?}: {answer}");
-            }
+    /// Tries texts as the name of a room and of a person. Answers with the person's names that were taken, each
+    /// of which said something, and with the last `seq`, if any was.
+    fn try_names(&mut self, texts: &[&str]) -> Result<(Vec<String>, Option<u64>)> {
+        let (mut names, mut last) = (Vec::new(), None);
+        for payload in texts {
+            let answer = self.ask(&json!({ "type": "create", "name": payload }), &["joined"])?;
+            let is_room = ROOMS.contains(payload);
+            ensure!(is_room || answer["code"] == "name_invalid", "a room called {payload:?}: {answer}");
             let answer = self.ask(&json!({ "type": "rename", "name": payload }), &["renamed"])?;
             let Some(name) = answer["user"]["name"].as_str() else {
                 let code = answer["code"].as_str();
@@ -156,16 +158,27 @@ impl Stranger {
             ensure!(has_only_text && name.chars().count() <= 32, "{payload:?} became {name:?}");
             // Some become the same, and one who keeps their name goes on under the same heading.
             if names.last().is_none_or(|last| last != name) {
-                last = self.say("What is in a name?")?;
+                last = Some(self.say("What is in a name?")?);
                 names.push(name.to_owned());
             }
         }
-        for room in &ROOMS {
-            let answer = self.ask(&json!({ "type": "create", "name": room }), &["joined"])?;
-            ensure!(answer["type"] == "joined", "{room}: {answer}");
-        }
         Ok((names, last))
     }
+}
+
+/// Everything as a name, by several strangers: one may do only so much in a minute. They stay, since somebody
+/// without a cookie leaves with their connection.
+fn try_all_names(address: &str) -> Result<(Vec<Stranger>, Vec<String>, u64)> {
+    let (mut strangers, mut names, mut last) = (Vec::new(), Vec::new(), 0);
+    let all: Vec<&str> = PAYLOADS.iter().chain(&NAMES).chain(&ROOMS).copied().collect();
+    for texts in all.chunks(NAMES_OF_ONE) {
+        let mut stranger = Stranger::connect(address)?;
+        let (taken, newest) = stranger.try_names(texts)?;
+        names.extend(taken);
+        last = newest.unwrap_or(last);
+        strangers.push(stranger);
+    }
+    Ok((strangers, names, last))
 }
 
 /// Nothing ran, loaded, opened or moved.
@@ -219,9 +232,8 @@ pub async fn script_is_text(world: &mut World) -> Result<()> {
     // What is said of links is not said of nothing.
     ensure!(links > 10, "only {links} links");
 
-    // Kept, since somebody without a cookie leaves with their connection.
-    let (_stranger, (names, last)) =
-        spawn_blocking(move || stranger.try_names().map(|told| (stranger, told))).await??;
+    let address = program.address().to_owned();
+    let (_strangers, names, last) = spawn_blocking(move || try_all_names(&address)).await??;
     ensure!(NAMES.iter().all(|name| names.iter().any(|taken| taken == name)), "taken were only {names:?}");
     for page in [&*ada, &*ben] {
         page.until_is("the last of them", NEWEST, last).await?;
@@ -256,8 +268,8 @@ pub async fn script_is_text(world: &mut World) -> Result<()> {
     // One's own name in the dialog, and in front of what one says.
     let new = "<b onmouseover=alert(1)>";
     ada.click("button.me").await?;
-    ada.fill("[data-testid=rename-input]", new).await?;
-    ada.click("[data-testid=rename-save]").await?;
+    ada.fill("[data-testid=rename] input", new).await?;
+    ada.click("[data-testid=rename] button").await?;
     ada.until_is("the new name", "text('me-name')", new).await?;
     ada.say("My name is a trap").await?;
     ben.until_last("My name is a trap").await?;
@@ -265,6 +277,74 @@ pub async fn script_is_text(world: &mut World) -> Result<()> {
     for page in [&*ada, &*ben] {
         check_untouched(page, &active).await?;
     }
+
+    (ada.url, ben.url) = (before.clone(), before);
+    tokio::try_join!(ada.enter("/"), ben.enter("/")).map(drop)
+}
+
+/// Envelopes of a page's own person, over a socket of their own, one after the other; the number of errors
+/// comes back.
+const ACTS: &str = "
+    const done = arguments[arguments.length - 1];
+    const socket = new WebSocket(location.origin.replace('http', 'ws') + '/ws', 'magpie.v1');
+    const left = [{ type: 'hello' }, ...arguments[0]];
+    let errors = [];
+    const next = () => left.length ? socket.send(JSON.stringify(left.shift())) : (socket.close(), done(errors));
+    socket.onopen = next;
+    socket.onmessage = event => {
+        const { type, message } = JSON.parse(event.data);
+        if (type === 'error') errors.push(message);
+        if (type === 'error' || type === 'welcome' || type === 'done') next();
+    };";
+
+/// Reasons, topics and names of bots, where those who keep order read them.
+pub async fn script_in_pages_and_lists_is_text(world: &mut World) -> Result<()> {
+    let program = Program::start(&[])?;
+    let before = world.program.url.clone();
+    (world.ada.url, world.ben.url) = (program.url.clone(), program.url.clone());
+    enter(world).await?;
+    let World { ada, ben, .. } = world;
+    become_owner(ada, &program, "Ada").await?;
+    ben.say("Report me").await?;
+    ada.until_last("Report me").await?;
+    let seq = ada.newest().await?;
+
+    let lobby = "0000000000001";
+    // As many as one person may do at once.
+    let some = || PAYLOADS.iter().step_by(PAYLOADS.len() / 10).take(10);
+    let ban = |(place, text): (usize, &&str)| {
+        let addresses = format!("203.0.113.{place}");
+        json!({ "type": "act", "act": "ban", "addresses": addresses, "text": text, "seconds": 0 })
+    };
+    let bans = some().enumerate().map(ban);
+    let bots = NAMES.iter().map(|name| json!({ "type": "act", "act": "make_bot", "name": name }));
+    let topics = some().map(|text| json!({ "type": "act", "act": "topic", "room": lobby, "text": text }));
+    let acts: Vec<Value> = bans.chain(bots).chain(topics).collect();
+    let errors = ada.client.execute_async(ACTS, vec![json!(acts)]).await?;
+    ensure!(errors == json!([]), "{errors}");
+    let report =
+        |text: &&str| json!({ "type": "act", "act": "report", "room": lobby, "seq": seq, "text": text });
+    // One person reports a message once, so that the last reason may be the only one that is listed.
+    let reports: Vec<Value> = some().map(report).collect();
+    ben.client.execute_async(ACTS, vec![json!(reports)]).await?;
+
+    let shown =
+        |words: &str| format!("document.querySelector('.page')?.textContent.includes({})", json!(words));
+    for (path, words) in [("/admin", PAYLOADS[0]), ("/settings", NAMES[0])] {
+        ada.open(path).await?;
+        ada.eval(PROBE).await?;
+        ada.until("what was said", &shown(words)).await?;
+        ada.until_is("nothing foreign", FOREIGN, json!([])).await?;
+        ada.until_is("no trace", TRACES, json!([null, false, [], ""])).await?;
+        let foreign = "$$('.page *').filter(element => !['H1', 'H2', 'P', 'FORM', 'UL', 'LI', 'DIV', 'SPAN', 'STRONG', \
+             'BUTTON', 'INPUT', 'SELECT', 'OPTION', 'LABEL'].includes(element.tagName)).map(element => element.outerHTML)";
+        ada.until_is("no other elements", foreign, json!([])).await?;
+    }
+    ben.enter("/").await?;
+    ben.eval(PROBE).await?;
+    ben.until("a topic", "text('topic')").await?;
+    ben.until_is("nothing foreign", FOREIGN, json!([])).await?;
+    ben.until_is("no trace", TRACES, json!([null, false, [], ""])).await?;
 
     (ada.url, ben.url) = (before.clone(), before);
     tokio::try_join!(ada.enter("/"), ben.enter("/")).map(drop)

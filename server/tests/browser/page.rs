@@ -273,12 +273,19 @@ impl Page {
             let message = entry["message"].as_str().unwrap_or_default();
             let is_bad = !matches!(entry["level"].as_str(), Some("INFO" | "DEBUG"));
             let is_expected = server_was_killed
-                && (message.contains("WebSocket connection to") || message.contains("/api/session"));
+                && ["WebSocket connection to", "/api/session", "/api/account"]
+                    .iter()
+                    .any(|cause| message.contains(cause));
             if is_bad && !is_expected {
                 self.console.push(entry.to_string());
             }
         }
         Ok(())
+    }
+
+    /// What the console said and is not to be complained of.
+    pub fn take_console(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.console)
     }
 
     /// The console must have had no errors and no warnings.

@@ -19,6 +19,7 @@ pub struct Program {
     child: Child,
     /// `http://ADDRESS:PORT`, or `https://…`.
     pub url: String,
+    links: mpsc::Receiver<String>,
     flags: &'static [&'static str],
 }
 
@@ -26,8 +27,8 @@ impl Program {
     /// Starts it with new data on a free port.
     pub fn start(flags: &'static [&'static str]) -> Result<Self> {
         let data = tempfile::tempdir()?;
-        let (child, url) = start(data.path(), "127.0.0.1:0", flags)?;
-        Ok(Self { data, child, url, flags })
+        let (child, url, links) = start(data.path(), "127.0.0.1:0", flags)?;
+        Ok(Self { data, child, url, links, flags })
     }
 
     /// Ends it as a crash would: SIGKILL.
@@ -39,8 +40,8 @@ impl Program {
 
     /// Starts it again after `kill`.
     pub fn start_again(&mut self) -> Result<()> {
-        let (child, url) = start(self.data.path(), self.address(), self.flags)?;
-        self.child = child;
+        let (child, url, links) = start(self.data.path(), self.address(), self.flags)?;
+        (self.child, self.links) = (child, links);
         ensure!(url == self.url, "it is now at {url}");
         Ok(())
     }
@@ -48,6 +49,11 @@ impl Program {
     /// The address and port it listens on.
     pub fn address(&self) -> &str {
         self.url.split_once("://").map_or("", |(_, address)| address)
+    }
+
+    /// The link by which somebody becomes its owner, which the log of the first start has.
+    pub fn owner_link(&self) -> Result<String> {
+        self.links.recv_timeout(START_LIMIT).context("no link in the log")
     }
 
     /// Runs `magpie announce`.
@@ -67,7 +73,7 @@ impl Drop for Program {
 }
 
 /// Starts the program and waits for the line of its log that names its address.
-fn start(data: &Path, listen: &str, flags: &[&str]) -> Result<(Child, String)> {
+fn start(data: &Path, listen: &str, flags: &[&str]) -> Result<(Child, String, mpsc::Receiver<String>)> {
     let mut command = Command::new(PROGRAM);
     command.args(["--listen", listen, "--message-rate", "0", "--request-rate", "0"]).args(flags);
     command.arg("--data").arg(data).env("RUST_LOG", "info");
@@ -75,6 +81,7 @@ fn start(data: &Path, listen: &str, flags: &[&str]) -> Result<(Child, String)> {
         command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().context("starting magpie")?;
     let log = BufReader::new(child.stderr.take().context("no log")?);
     let (told, url) = mpsc::channel();
+    let (linked, links) = mpsc::channel();
     std::thread::spawn(move || {
         // The whole log is read, so that the program never waits for a reader; it is shown with a failure.
         for line in log.lines().map_while(Result::ok) {
@@ -84,10 +91,13 @@ fn start(data: &Path, listen: &str, flags: &[&str]) -> Result<(Child, String)> {
                 // Nobody waits for a second address.
                 let _ = told.send(url.to_owned());
             }
+            if let Some(link) = entry["link"].as_str() {
+                let _ = linked.send(link.to_owned());
+            }
         }
     });
     match url.recv_timeout(START_LIMIT) {
-        Ok(url) => Ok((child, url)),
+        Ok(url) => Ok((child, url, links)),
         Err(error) => {
             child.kill()?;
             child.wait()?;

@@ -138,8 +138,8 @@ pub async fn a_name_is_changed(world: &World) -> Result<()> {
     for (page, other, new) in [(&world.ada, &world.ben, "Ada Lovelace"), (&world.ben, &world.ada, "Ben")] {
         let old = name(page).await?;
         page.click("button.me").await?;
-        page.fill("[data-testid=rename-input]", new).await?;
-        page.click("[data-testid=rename-save]").await?;
+        page.fill("[data-testid=rename] input", new).await?;
+        page.click("[data-testid=rename] button").await?;
         page.until_is("the new name", "text('me-name')", new).await?;
         let line = format!("{old} is now called {new}");
         other.until_is("the line about it", "rows().at(-1).text", line).await?;
