@@ -2,10 +2,8 @@
 //! password takes for a name that is known, and for one that is not.
 
 #[path = "../tests/people/mod.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
 mod people;
 #[path = "../tests/support/mod.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
 mod support;
 
 use std::net::Ipv4Addr;

@@ -142,13 +142,29 @@ pub struct Config {
     #[arg(long, env = "MAGPIE_LOG_FORM", value_enum, default_value_t = LogForm::Auto)]
     pub log_form: LogForm,
 
-    /// Messages a second from one connection or bot's token, with a burst of three seconds' worth; 0 is off.
+    /// Messages a second of one user, with a burst of three seconds' worth; 0 is off.
     #[arg(long, env = "MAGPIE_MESSAGE_RATE", default_value_t = 10, value_name = "N")]
     pub message_rate: u32,
 
-    /// Requests of any kind a second from one connection, with a burst of three seconds' worth; 0 is off.
+    /// Requests of any kind a second of one user, with a burst of three seconds' worth; 0 is off.
     #[arg(long, env = "MAGPIE_REQUEST_RATE", default_value_t = 50, value_name = "N")]
     pub request_rate: u32,
+
+    /// Rooms a minute that one user makes, joins or opens; 0 is off.
+    #[arg(long, env = "MAGPIE_ENTRY_RATE", default_value_t = 60, value_name = "N")]
+    pub entry_rate: u32,
+
+    /// Acts a minute of one user: what is done to rooms, to people, to the server; 0 is off.
+    #[arg(long, env = "MAGPIE_ACT_RATE", default_value_t = 60, value_name = "N")]
+    pub act_rate: u32,
+
+    /// Lists a minute that one user looks into; 0 is off.
+    #[arg(long, env = "MAGPIE_LIST_RATE", default_value_t = 60, value_name = "N")]
+    pub list_rate: u32,
+
+    /// Connections of one user to a worker; 0 is off.
+    #[arg(long, env = "MAGPIE_MAX_CONNECTIONS_PER_USER", default_value_t = 50, value_name = "N")]
+    pub max_connections_per_user: usize,
 
     /// Rooms that one user can be in; 0 is off.
     #[arg(long, env = "MAGPIE_MAX_ROOMS_PER_USER", default_value_t = 200, value_name = "N")]
@@ -259,6 +275,10 @@ impl Config {
             hub: HubConfig {
                 message_rate: self.message_rate,
                 request_rate: self.request_rate,
+                entry_rate: self.entry_rate,
+                act_rate: self.act_rate,
+                list_rate: self.list_rate,
+                connections_per_user: self.max_connections_per_user,
                 rooms_per_user: self.max_rooms_per_user,
                 message_chars: self.max_message_chars,
                 frame_bytes: self.max_frame_bytes as usize,

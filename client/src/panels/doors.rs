@@ -5,7 +5,7 @@ use shared::protocol::User;
 use shared::rights::Role;
 
 use super::{Do, Field, Kind, Panel, Section, button, field, form_button, grave};
-use crate::account::{Account, Ask, Request};
+use crate::account::{Account, Answer, Ask, Request};
 use crate::route::Route;
 
 fn request(ask: Ask, fields: &[(&'static str, &str)]) -> Result<Do, String> {
@@ -27,17 +27,9 @@ pub fn door(account: &Account, route: &Route) -> Panel {
     let mut sections = Vec::new();
     let title = match route {
         Route::Join(secret) => {
-            let link = secret.0.clone();
-            let user = known.and_then(|known| known.user.as_ref());
-            let old = user.map_or_else(String::new, |user| user.name.to_string());
-            let fields = vec![Field { value: old.clone(), ..name(Kind::SignInName) }, new_password()];
-            let join = form_button("Join", move |values| {
-                let name = if values[0] == old { "" } else { &values[0] };
-                request(Ask::SignUp, &[("name", name), ("password", &values[1]), ("link", &link)])
-            });
             if account.link.is_some() {
                 let note = "You are invited. Choose a name and a password of 8 characters or more.";
-                sections.push(one("join", note, fields, vec![join]));
+                sections.push(by_link("join", note, "Join", known, &secret.0));
             }
             "Join"
         }
@@ -56,15 +48,14 @@ pub fn door(account: &Account, route: &Route) -> Panel {
         }
         Route::Owner(secret) => {
             let link = secret.0.clone();
-            let own = form_button("Become the owner", move |_| request(Ask::Owner, &[("link", &link)]));
             let note = "Whoever follows this link runs this server. It works once.";
-            match known.and_then(|known| known.user.as_ref().filter(|_| known.role == Role::Guest)) {
+            if known.is_some_and(|known| known.role > Role::Guest) {
+                let own = form_button("Become the owner", move |_| request(Ask::Owner, &[("link", &link)]));
+                sections.push(one("owner", note, Vec::new(), vec![own]));
+            } else if account.link.is_some() {
                 // Whoever runs a server must be able to come back to it.
-                Some(guest) => {
-                    sections.push(one("owner", note, Vec::new(), Vec::new()));
-                    sections.push(Section { heading: "First, keep your account".to_owned(), ..claim(guest) });
-                }
-                None => sections.push(one("owner", note, Vec::new(), vec![own])),
+                let note = [note, " Choose a name and a password of 8 characters or more."].concat();
+                sections.push(by_link("owner", &note, "Become the owner", known, &link));
             }
             "Own this server"
         }
@@ -96,6 +87,26 @@ pub fn door(account: &Account, route: &Route) -> Panel {
         sections.push(one("go-on", "", Vec::new(), vec![button(&label, || Do::Load("/"))]));
     }
     Panel { title: title.to_owned(), sections }
+}
+
+/// The form by which a link makes an account, or keeps a guest's.
+fn by_link(id: &'static str, note: &str, label: &str, known: Option<&Answer>, link: &str) -> Section {
+    let user = known.and_then(|known| known.user.as_ref());
+    let old = user.map_or_else(String::new, |user| user.name.to_string());
+    let link = link.to_owned();
+    Section {
+        id,
+        note: note.to_owned(),
+        fields: vec![
+            Field { value: old.clone(), ..field("Name", Kind::SignInName) },
+            field("Password", Kind::NewPassword),
+        ],
+        buttons: vec![form_button(label, move |values| {
+            let name = if values[0] == old { "" } else { &values[0] };
+            request(Ask::SignUp, &[("name", name), ("password", &values[1]), ("link", &link)])
+        })],
+        ..Section::default()
+    }
 }
 
 /// What is among the settings: for a guest to keep the account, for others the password and the way out.
