@@ -22,13 +22,15 @@ pub struct Need {
     pub environment: fn() -> Environment,
 }
 
-pub const NEEDS: [Need; 4] = [
+pub const NEEDS: [Need; 5] = [
     // The built server beside it, which is there by then; it takes half a minute.
     Need { package: "bench", name: "smoke", environment: || Ok(vec![]) },
     // CHROMIUM and CHROMEDRIVER: paths of the browser and its WebDriver server.
     Need { package: "server", name: "browser", environment: browser },
     // MAGPIE_TEST_PYTHON: path of a Python that can import `websockets`.
     Need { package: "server", name: "plain_clients", environment: python },
+    // Python and curl, in which the bots of docs/bots.md are written; looked for on the PATH.
+    Need { package: "server", name: "bots", environment: scripts },
     // strace, which shows the order of system calls; looked for on the PATH.
     Need { package: "server", name: "durability", environment: strace },
 ];
@@ -44,6 +46,12 @@ fn browser() -> Environment {
              name their paths in CHROMIUM and CHROMEDRIVER"
             .to_owned()
     })
+}
+
+fn scripts() -> Environment {
+    let are_there = || on_path("python3").is_some() && on_path("curl").is_some();
+    let is_ready = are_there() || apt_install(&["python3", "curl"]) && are_there();
+    if is_ready { Ok(vec![]) } else { Err("no python3 or no curl: install both".into()) }
 }
 
 fn strace() -> Environment {
