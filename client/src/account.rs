@@ -138,7 +138,7 @@ impl Account {
     pub fn begin(route: &Route) -> Vec<Request> {
         let account = Request::new(Ask::Account, &[]);
         match route {
-            Route::Join(secret) | Route::Reset(secret) => {
+            Route::Join(secret) | Route::Reset(secret) | Route::Owner(secret) => {
                 vec![account, Request::new(Ask::Link, &[("link", &secret.0)])]
             }
             _ => vec![account],

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use shared::model::Ms;
+use shared::model::{Ms, UserId};
 
 use crate::accounts::{Guard, Registration};
 use crate::config::{Config, OnOff};
@@ -46,7 +46,7 @@ struct Counts {
     guard: Guard,
     addresses: Limiter<IpAddr>,
     sign_ups: Limiter<IpAddr>,
-    messages: Limiter<TokenHash>,
+    messages: Limiter<UserId>,
     requests: Limiter<TokenHash>,
     touches: Limiter<TokenHash>,
 }
@@ -95,12 +95,12 @@ impl Api {
         self.counts().sign_ups.take(network(address), SIGN_UPS, self.now())
     }
 
-    /// Counts a message by a token.
+    /// Counts a message of a program, whichever of its tokens it came with.
     ///
     /// # Errors
     /// It is one too many.
-    pub fn message(&self, token: TokenHash) -> Result<(), TooOften> {
-        self.counts().messages.take(token, self.messages, self.now())
+    pub fn message(&self, user: UserId) -> Result<(), TooOften> {
+        self.counts().messages.take(user, self.messages, self.now())
     }
 
     /// Counts a look into a room by a token.

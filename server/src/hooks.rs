@@ -147,6 +147,8 @@ impl Delivery {
     async fn take(&mut self, event: Event) -> bool {
         if !is_due(&self.hook.borrow(), &event) {
             self.hook.borrow_mut().done = event.seq;
+            // It may have been due when it failed, and been deleted since.
+            self.failing = None;
             return true;
         }
         let hook = self.hook.borrow().clone();

@@ -93,7 +93,7 @@ async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Res
     let broker = Arc::new(MemoryBroker::default());
     let owner_links = OwnerLinks { store: store.clone(), origin: origin(config, scheme, &listeners)? };
     if let Some(link) = owner_links.make(false).await? {
-        tracing::warn!(%link, "this server has no owner: make an account and open this link");
+        tracing::warn!(%link, "this server has no owner: whoever opens this link becomes it");
     }
     let parts = Parts { listeners, tls, store, broker, hub: 1, control, owner_links };
 

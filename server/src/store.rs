@@ -410,7 +410,8 @@ pub trait Store: Send + Sync + 'static {
     /// The addresses that are banned.
     fn address_bans(&self, at: Ms) -> Reply<Vec<AddressBan>>;
 
-    /// All webhooks that messages are posted to. A new one begins at its room's head.
+    /// All webhooks that messages are posted to, except of rooms that their makers may not see any more. A new
+    /// one begins at its room's head.
     fn outgoing_hooks(&self) -> Reply<Vec<OutgoingHook>>;
 
     /// Notes that a webhook has had all messages up to a `seq`, and what to say of the last delivery.

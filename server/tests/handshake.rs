@@ -336,8 +336,13 @@ fn pages_are_cached_and_health_is_told() {
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe-inline"), "{policy}");
     assert!(page.header("x-frame-options").is_some());
     assert_eq!(page.header("content-length").unwrap().parse(), Ok(page.body.len()));
-    for path in ["/r/lobby", "/d/0000000000001", "/lab"] {
-        assert_eq!(check(&server, Request::new(&server, "GET", path), 200).body, page.body, "{path}");
+    // The chat, and what has the rarer pages too.
+    let body = |path: &str| check(&server, Request::new(&server, "GET", path), 200).body;
+    for path in ["/r/lobby", "/d/0000000000001", "/p/0000000000001"] {
+        assert!(body(path) == page.body, "{path}");
+    }
+    for path in ["/lab", "/sign-in", "/settings", "/settings/0000000000001", "/admin"] {
+        assert!(body(path) == body("/join") && body(path) != page.body, "{path}");
     }
 
     let tag = page.header("etag").unwrap();

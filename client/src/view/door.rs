@@ -53,13 +53,6 @@ impl Component for Door {
             Msg::Do(_) => {}
             Msg::Answered(ask, status, body) => {
                 if let Some(path) = self.account.answered(ask, status, &body) {
-                    let is_owner = matches!(ctx.props().route, Route::Owner(_));
-                    if is_owner && ask == Ask::SignUp {
-                        // The link is still to be used.
-                        self.account = Account::default();
-                        Account::begin(&ctx.props().route).into_iter().for_each(|request| send(ctx, request));
-                        return true;
-                    }
                     if path != "/" {
                         // Whoever comes next is not to read what was not sent.
                         storage::forget_drafts();

@@ -28,7 +28,7 @@ use crate::engine::wall_clock;
 use crate::handshake::is_origin_allowed;
 use crate::passwords;
 use crate::secrets::Secret;
-use crate::store::{Applicant, Ended, Identity, Link, NewSession, StoreError, TokenHash};
+use crate::store::{Applicant, Credentials, Ended, Identity, Link, NewSession, StoreError, TokenHash};
 
 /// The last part of the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,25 +273,36 @@ impl Call<'_> {
     async fn sign_in(&self, SignIn { name, password }: SignIn) -> Result<Response, Problem> {
         let (context, at) = (self.context, self.at);
         let key = UserName::claim(&name).ok().map(|claim| claim.skeleton);
-        let (attempt, user) = self.try_password(key, password).await?;
-        let Some(user) = user else {
+        let (attempt, credentials) = self.try_password(key.clone(), password).await?;
+        let Some(Credentials { user, password }) = credentials else {
             context.api.guard(|guard, now| guard.wrong(attempt, now));
             tracing::info!(address = %self.client.address, "a sign-in failed");
             return Err(Problem::bad_credentials());
         };
         context.api.guard(|guard, _| guard.right(attempt));
         let (fresh, new) = self.new_session()?;
+        let session = new.token;
         let (identity, ended) = match context.store.sign_in(user.id, new, self.token()).await {
             Err(StoreError::NotFound) => return Err(Problem::bad_credentials()),
             signed_in => signed_in.map_err(|error| Problem::of_store(error, at))?,
         };
+        // The password may have become another while this one was looked at.
+        let now = context.store.credentials(key.unwrap_or_default()).await;
+        if now.map(|credentials| credentials.password) != Ok(password) {
+            self.tell_ended(context.store.sign_out(session, false).await.ok());
+            return Err(Problem::bad_credentials());
+        }
         tracing::info!(user = %identity.user.id, address = %self.client.address, "signed in");
         self.tell_ended(ended);
         Ok(self.with_cookie(identity, &fresh))
     }
 
     /// Tries a password for a name: the attempt, and whose the two are. Nobody's name takes as long.
-    async fn try_password(&self, key: NameKey, password: String) -> Result<(Attempt, Option<User>), Problem> {
+    async fn try_password(
+        &self,
+        key: NameKey,
+        password: String,
+    ) -> Result<(Attempt, Option<Credentials>), Problem> {
         let (context, at) = (self.context, self.at);
         let address = self.client.address;
         let attempt = context.api.guard(|guard, now| guard.begin(key.clone(), address, now))?;
@@ -305,9 +316,9 @@ impl Call<'_> {
                 return Err(Problem::of_store(error, at));
             }
         };
-        let (user, hash) = credentials.map(|found| (found.user, found.password)).unzip();
+        let hash = credentials.as_ref().map(|found| found.password.clone());
         match context.api.hasher.verify(password, hash).await {
-            Ok(fits) => Ok((attempt, user.filter(|_| fits))),
+            Ok(fits) => Ok((attempt, credentials.filter(|_| fits))),
             Err(busy) => {
                 context.api.guard(|guard, _| guard.forget(attempt));
                 Err(busy.into())
@@ -338,8 +349,8 @@ impl Call<'_> {
         let who = who.ok_or_else(Problem::sign_in)?;
         passwords::check(&new, &who.user.name)?;
         let key = UserName::claim(who.user.name.as_str()).ok().map(|claim| claim.skeleton);
-        let (attempt, user) = self.try_password(key, old).await?;
-        if user.is_none_or(|user| user.id != who.user.id) {
+        let (attempt, credentials) = self.try_password(key, old).await?;
+        if credentials.is_none_or(|found| found.user.id != who.user.id) {
             context.api.guard(|guard, now| guard.wrong(attempt, now));
             let message = "The old password is wrong.";
             return Err(Problem { message: message.into(), ..Problem::bad_credentials() });

@@ -131,7 +131,7 @@ impl Call<'_> {
         expect_json(&self.headers)?;
         let body = read(body, self.context.max_frame_bytes).await?;
         let who = self.who(token, Scope::Send).await?;
-        self.context.api.message(token)?;
+        self.context.api.message(who.user.id)?;
         let Message { body, reference } = parse(&body)?;
         let body = Body::parse(&body, self.context.api.message_chars)?;
         let room = self.room(&who, room).await?;
@@ -175,7 +175,7 @@ impl Call<'_> {
         let body = read(body, self.context.max_frame_bytes).await?;
         let identity = self.identify(token).await?.ok_or_else(no_hook)?;
         let room = identity.only_room.ok_or_else(no_hook)?;
-        self.context.api.message(token)?;
+        self.context.api.message(identity.user.id)?;
         self.touch(token).await;
         let Payload { text: said } = match body.strip_prefix(b"payload=") {
             // As older programs send it to Slack: JSON in a form.

@@ -26,9 +26,8 @@ pub async fn follow(page: &Page, link: &str) -> Result<()> {
 /// Somebody keeps their account under a name, and runs the server from then on.
 pub async fn become_owner(page: &Page, program: &Program, name: &str) -> Result<()> {
     follow(page, &program.owner_link()?).await?;
-    page.fill("[data-testid=claim] input[name=username]", name).await?;
-    page.type_into("[data-testid=claim] input[type=password]", &[PASSWORD, "\n"].concat()).await?;
-    press(page, "Become the owner").await?;
+    page.fill("[data-testid=owner] input[name=username]", name).await?;
+    page.type_into("[data-testid=owner] input[type=password]", &[PASSWORD, "\n"].concat()).await?;
     page.until("the lobby", "location.pathname === '/'").await?;
     page.until_online().await?;
     page.until_is("the name", "text('me-name')", name).await

@@ -28,6 +28,9 @@ suite! {
     the_last_owner_stays,
     acts_are_answered_for,
     lists_go_on,
+    links_end_with_their_makers_rights,
+    bots_are_held_to_what_holds_for_their_makers,
+    webhooks_stand_still_where_their_makers_are_not,
 }
 
 fn at(append: Append, at: Ms) -> Append {
@@ -467,4 +470,70 @@ fn lists_go_on(open: Open) {
     assert_eq!(names(List::Users, "", None).0[0], "Ada");
     let wrong = ListQuery { before: Some("x".into()), ..question(List::Blocks) };
     assert_eq!(wait(store.list(ada.id, wrong)), Err(StoreError::NotFound));
+}
+
+fn links_end_with_their_makers_rights(open: Open) {
+    let store = open();
+    let moderator = person(&*store, 3, "Moderator", Role::Moderator);
+    let second = person(&*store, 4, "Second", Role::Owner);
+    let ada = member(&*store, 1, "Ada");
+    let boss = boss(&*store);
+    let works = |link| wait(store.link(link, NOW)).is_ok();
+    let invite = |by: &User| {
+        let act = Act::MakeInvite { text: Line::default(), uses: 0, seconds: 0 };
+        make(&*store, by, act, NOW).unwrap().0
+    };
+    let reset = |by: &User| make(&*store, by, Act::MakeReset { user: ada.id }, NOW).unwrap().0;
+
+    let (banned, invited, kept) = (invite(&moderator), invite(&second), invite(&boss));
+    done(
+        &*store,
+        &boss,
+        Act::Ban { user: Some(moderator.id), addresses: None, text: Line::default(), seconds: 0 },
+    );
+    assert!(!works(banned) && works(invited));
+    let link = reset(&second);
+    done(&*store, &boss, Act::SetRole { user: second.id, role: Role::Moderator });
+    assert!(!works(link) && works(invited), "a moderator may still invite");
+    done(&*store, &boss, Act::SetRole { user: second.id, role: Role::Member });
+    assert!(!works(invited) && works(kept));
+
+    let link = reset(&boss);
+    ok(store.set_password(session(1), "another".into()));
+    assert!(!works(link), "who changed the password wants no other one");
+}
+
+fn bots_are_held_to_what_holds_for_their_makers(open: Open) {
+    let store = open();
+    let (ada, bob) = (member(&*store, 1, "Ada"), member(&*store, 2, "Bob"));
+    let den = room(&*store, 50, "den", &bob);
+    enter(&*store, den, &ada);
+    let bot = done(&*store, &ada, Act::MakeBot { name: "Helper".into() }).user.unwrap();
+    enter(&*store, den, &bot);
+    let write = || append(&*store, at(message(den, &bot, "x", None), NOW));
+    assert!(write().is_ok());
+    done(&*store, &bob, Act::Mute { room: den, user: ada.id, seconds: 60 });
+    assert_eq!(write(), Err(StoreError::Muted(NOW + 60_000)));
+    done(&*store, &bob, Act::Mute { room: den, user: ada.id, seconds: 0 });
+    assert!(write().is_ok());
+
+    done(&*store, &bob, Act::Block { user: ada.id, blocked: true });
+    let direct =
+        |by: &User, peer: &User| wait(store.open_direct(RoomId::from_bits(60), by.id, peer.id, 0, NOW));
+    assert_eq!(direct(&bot, &bob), Err(StoreError::Blocked));
+    let heir = act(&*store, &bob, Act::Transfer { room: den, user: bot.id });
+    assert_eq!(heir, Err(StoreError::Forbidden), "a bot cannot act for a room");
+}
+
+fn webhooks_stand_still_where_their_makers_are_not(open: Open) {
+    let store = open();
+    let (ada, bob) = (member(&*store, 1, "Ada"), member(&*store, 2, "Bob"));
+    let den = private(&*store, 50, "den", &ada, &[&bob]);
+    let url = "https://example.org".to_owned();
+    done(&*store, &ada, Act::MakeOutgoingHook { room: den, text: Line::default(), url });
+    assert_eq!(ok(store.outgoing_hooks()).len(), 1);
+    done(&*store, &ada, Act::Transfer { room: den, user: bob.id });
+    let removed = done(&*store, &bob, Act::Remove { room: den, user: ada.id });
+    assert!(removed.rules_changed);
+    assert_eq!(ok(store.outgoing_hooks()), []);
 }

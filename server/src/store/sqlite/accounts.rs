@@ -300,6 +300,10 @@ impl Writer {
         self.connection
             .prepare_cached("UPDATE users SET password = ?2 WHERE id = ?1")?
             .execute(params![number(user.bits()), password])?;
+        // What could still set another one.
+        self.connection
+            .prepare_cached("DELETE FROM links WHERE kind = 'reset' AND user = ?1")?
+            .execute([number(user.bits())])?;
         Ok(())
     }
 

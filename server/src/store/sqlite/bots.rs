@@ -31,8 +31,11 @@ fn hook_names(text: &Line) -> Vec<Claim<UserName>> {
 
 /// All webhooks that messages are posted to.
 pub(super) fn outgoing_hooks(connection: &rusqlite::Connection) -> Result<Vec<OutgoingHook>, Trouble> {
-    let mut statement =
-        connection.prepare_cached("SELECT id, room, url, secret, done, maker FROM hooks ORDER BY id")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT h.id, h.room, h.url, h.secret, h.done, h.maker FROM hooks h JOIN rooms r ON r.id = h.room
+             WHERE r.kind = 'public' OR EXISTS (SELECT 1 FROM members WHERE user = h.maker AND room = h.room)
+             ORDER BY h.id",
+    )?;
     let mut rows = statement.query([])?;
     let mut hooks = Vec::new();
     while let Some(row) = rows.next()? {

@@ -7,7 +7,7 @@ use shared::protocol::{EventKind, User};
 use shared::rights::{Right, Role, Standing};
 
 use super::acts::row_number;
-use super::facts::{Note, demand, demand_below, permit};
+use super::facts::{Note, demand, demand_below, may_of_server, permit};
 use super::identities::ENDED;
 use super::read::Person;
 use super::{Trouble, Writer, number, read};
@@ -52,7 +52,8 @@ impl Writer {
                 )?
                 .execute([of[0], of[1], until])?;
         }
-        self.memberships.remove(&(room, target.id));
+        // Their bots' too.
+        self.forget_members(room);
         let text = if seconds == 0 { "undone".to_owned() } else { format!("{seconds} s") };
         let note = Note { kind: "mute", by: by.id, user: Some(target.id), room: Some(room), text: &text };
         self.note(&note, at)?;
@@ -183,7 +184,9 @@ impl Writer {
             ] {
                 self.connection.prepare_cached(sql)?.execute([user, ENDED])?;
             }
-            self.connection.prepare_cached("DELETE FROM hooks WHERE maker = ?1")?.execute([user])?;
+            for sql in ["DELETE FROM hooks WHERE maker = ?1", "DELETE FROM links WHERE maker = ?1"] {
+                self.connection.prepare_cached(sql)?.execute([user])?;
+            }
             self.forget_user(target);
         }
         if let Some(addresses) = addresses {
@@ -234,6 +237,13 @@ impl Writer {
         let is_last = person.role == Role::Owner && read::owners_count(&self.connection)? <= 1;
         permit(!is_last)?;
         self.set_role_of(target, role)?;
+        for (right, kind) in [(Right::InviteToServer, "invite"), (Right::ResetPassword, "reset")] {
+            if !may_of_server(role, right) {
+                self.connection
+                    .prepare_cached("DELETE FROM links WHERE maker = ?1 AND kind = ?2")?
+                    .execute(params![number(target.bits()), kind])?;
+            }
+        }
         let text = role.name();
         self.note(&Note { kind: "set_role", by: by.user.id, user: Some(target), room: None, text }, at)?;
         Ok(Outcome { users: vec![target], ..Outcome::default() })

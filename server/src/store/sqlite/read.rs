@@ -213,9 +213,13 @@ pub(super) fn muted_until(
     room: RoomId,
     user: UserId,
 ) -> Result<Option<Ms>, Trouble> {
-    let mut statement = connection.prepare_cached("SELECT until FROM mutes WHERE room = ?1 AND user = ?2")?;
+    // Nobody goes on talking by way of a bot of theirs.
+    let mut statement = connection.prepare_cached(
+        "SELECT max(until) FROM mutes
+         WHERE room = ?1 AND user IN (?2, (SELECT bot_owner FROM users WHERE id = ?2))",
+    )?;
     let of = [number(room.bits()), number(user.bits())];
-    Ok(statement.query_row(of, |row| row.get(0)).optional()?)
+    Ok(statement.query_row(of, |row| row.get(0))?)
 }
 
 /// The owner of the user name with a skeleton.
@@ -491,8 +495,9 @@ pub(super) fn owners_count(connection: &Connection) -> Result<u64, Trouble> {
 /// Whether one of two has blocked the other.
 pub(super) fn is_blocked(connection: &Connection, one: UserId, other: UserId) -> Result<bool, Trouble> {
     let mut statement = connection.prepare_cached(
-        "SELECT 1 FROM blocks WHERE user = ?1 AND blocked = ?2
-         UNION ALL SELECT 1 FROM blocks WHERE user = ?2 AND blocked = ?1",
+        "SELECT 1 FROM blocks WHERE user = ?1 AND blocked IN (?2, (SELECT bot_owner FROM users WHERE id = ?2))
+         UNION ALL
+         SELECT 1 FROM blocks WHERE user = ?2 AND blocked IN (?1, (SELECT bot_owner FROM users WHERE id = ?1))",
     )?;
     Ok(statement.exists([number(one.bits()), number(other.bits())])?)
 }

@@ -131,6 +131,9 @@ impl Writer {
             if read::is_blocked(&self.connection, user, *other)? {
                 return Err(StoreError::Blocked.into());
             }
+            if read::rooms_count(&self.connection, *other)? >= INVITED_ROOMS_MAX {
+                return Err(StoreError::TooManyRooms.into());
+            }
         }
         self.check_rooms(user, rooms_max)?;
         self.check_room_id(id)?;
@@ -239,7 +242,10 @@ impl Writer {
             let target = read::user(&self.connection, heir)?;
             events.push(self.tell(room, by, at, EventKind::Transferred { target })?);
         }
-        Ok(Outcome { events, memberships: vec![(target, room, false)], ..Outcome::default() })
+        let memberships = vec![(target, room, false)];
+        // Their webhooks of a room that they must not see any more stand still.
+        let rules_changed = facts.kind != RoomKind::Public;
+        Ok(Outcome { events, memberships, rules_changed, ..Outcome::default() })
     }
 
     pub(super) fn transfer(
@@ -256,7 +262,8 @@ impl Writer {
         if !self.is_member(room, target)? {
             return Err(StoreError::NotMember.into());
         }
-        permit(person.program != Some(Program::Hook))?;
+        // A program cannot act for the room.
+        permit(person.program.is_none())?;
         if facts.owner == Some(target) {
             return Ok(Outcome::default());
         }
