@@ -51,8 +51,7 @@ pub async fn the_keyboard_is_enough(world: &World) -> Result<()> {
                 "document.activeElement === document.body || !!document.activeElement.closest('dialog')";
             ada.until("the focus to stay inside", inside).await?;
         }
-        // The field may be gone before the driver lets go of the key.
-        let _ = ada.find(field).await?.send_keys(&Key::Escape.to_string()).await;
+        ada.press(Key::Escape).await?;
         ada.until("no dialog", "!$('dialog')").await?;
         ada.until("the focus back", &format!("document.activeElement.matches('{button}')")).await?;
     }
@@ -62,7 +61,7 @@ pub async fn the_keyboard_is_enough(world: &World) -> Result<()> {
     ada.until("a visible focus", ring).await?;
 
     tab_to(ada, "[data-testid=composer]").await?;
-    ada.client.active_element().await?.send_keys(&format!("Without a mouse{}", Key::Enter)).await?;
+    ada.type_into("[data-testid=composer]", "Without a mouse\n").await?;
     ben.until_last("Without a mouse").await
 }
 

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use fantoccini::actions::{InputSource, KeyAction, KeyActions};
 use fantoccini::elements::Element;
 use fantoccini::key::Key;
 use fantoccini::{Client, ClientBuilder, Locator};
@@ -208,9 +209,14 @@ impl Page {
 
     /// Types into an element; `\n` is Enter.
     pub async fn type_into(&self, selector: &str, text: &str) -> Result<()> {
-        let keys = text.replace('\n', &Key::Enter.to_string());
         let element = self.find(selector).await?;
-        element.send_keys(&keys).await.with_context(|| format!("{} types into {selector}", self.who))
+        let keys = text.strip_suffix('\n').unwrap_or(text);
+        let typed = match keys {
+            "" => element.click().await,
+            _ => element.send_keys(&keys.replace('\n', &Key::Enter.to_string())).await,
+        };
+        typed.with_context(|| format!("{} types into {selector}", self.who))?;
+        if keys.len() < text.len() { self.press(Key::Enter).await } else { Ok(()) }
     }
 
     /// Puts a text in the place of what stands in an input.
@@ -226,7 +232,12 @@ impl Page {
 
     /// Presses a key where the focus is.
     pub async fn press(&self, key: Key) -> Result<()> {
-        Ok(self.client.active_element().await?.send_keys(&key.to_string()).await?)
+        // Not by way of the element that has the focus: the key may take it out of the page.
+        let value = char::from(key);
+        let keys = KeyActions::new("keyboard".to_owned())
+            .then(KeyAction::Down { value })
+            .then(KeyAction::Up { value });
+        self.client.perform_actions(keys).await.with_context(|| format!("{} presses a key", self.who))
     }
 
     /// Waits until the last message of the conversation is this one, confirmed.
