@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::World;
 use crate::page::Page;
 use crate::program::Program;
-use crate::talk::enter;
+use crate::talk::{come_home, visit};
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -35,9 +35,7 @@ pub async fn become_owner(page: &Page, program: &Program, name: &str) -> Result<
 
 pub async fn an_account_is_kept(world: &mut World) -> Result<()> {
     let program = Program::start(&[])?;
-    let before = world.program.url.clone();
-    (world.ada.url, world.ben.url) = (program.url.clone(), program.url.clone());
-    enter(world).await?;
+    visit(world, &program).await?;
     let World { ada, ben, .. } = world;
     become_owner(ada, &program, "Ada").await?;
     ada.say("I was here").await?;
@@ -78,6 +76,5 @@ pub async fn an_account_is_kept(world: &mut World) -> Result<()> {
     let told = ben.take_console();
     ensure!(told.iter().all(|line| line.contains("/api/link")), "the console says {told:?}");
 
-    (ada.url, ben.url) = (before.clone(), before);
-    tokio::try_join!(ada.enter("/"), ben.enter("/")).map(drop)
+    come_home(world).await
 }

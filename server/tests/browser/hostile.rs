@@ -15,7 +15,7 @@ use crate::World;
 use crate::accounts::become_owner;
 use crate::page::Page;
 use crate::program::Program;
-use crate::talk::enter;
+use crate::talk::{come_home, visit};
 
 /// How many are said before both look: a page holds only so many rows.
 const PART: usize = 100;
@@ -193,9 +193,7 @@ async fn check_untouched(page: &Page, active: &Value) -> Result<()> {
 
 pub async fn script_is_text(world: &mut World) -> Result<()> {
     let program = Program::start(&[])?;
-    let before = world.program.url.clone();
-    (world.ada.url, world.ben.url) = (program.url.clone(), program.url.clone());
-    enter(world).await?;
+    visit(world, &program).await?;
     let World { ada, ben, .. } = world;
     for page in [&*ada, &*ben] {
         page.eval(PROBE).await?;
@@ -278,8 +276,7 @@ pub async fn script_is_text(world: &mut World) -> Result<()> {
         check_untouched(page, &active).await?;
     }
 
-    (ada.url, ben.url) = (before.clone(), before);
-    tokio::try_join!(ada.enter("/"), ben.enter("/")).map(drop)
+    come_home(world).await
 }
 
 /// Envelopes of a page's own person, over a socket of their own, one after the other; the number of errors
@@ -300,9 +297,7 @@ const ACTS: &str = "
 /// Reasons, topics and names of bots, where those who keep order read them.
 pub async fn script_in_pages_and_lists_is_text(world: &mut World) -> Result<()> {
     let program = Program::start(&[])?;
-    let before = world.program.url.clone();
-    (world.ada.url, world.ben.url) = (program.url.clone(), program.url.clone());
-    enter(world).await?;
+    visit(world, &program).await?;
     let World { ada, ben, .. } = world;
     become_owner(ada, &program, "Ada").await?;
     ben.say("Report me").await?;
@@ -346,6 +341,5 @@ pub async fn script_in_pages_and_lists_is_text(world: &mut World) -> Result<()> 
     ben.until_is("nothing foreign", FOREIGN, json!([])).await?;
     ben.until_is("no trace", TRACES, json!([null, false, [], ""])).await?;
 
-    (ada.url, ben.url) = (before.clone(), before);
-    tokio::try_join!(ada.enter("/"), ben.enter("/")).map(drop)
+    come_home(world).await
 }

@@ -6,13 +6,11 @@ use serde_json::json;
 use crate::World;
 use crate::accounts::{become_owner, press};
 use crate::program::Program;
-use crate::talk::{enter, name};
+use crate::talk::{come_home, name, visit};
 
 pub async fn a_private_room_is_for_its_members(world: &mut World) -> Result<()> {
     let program = Program::start(&[])?;
-    let before = world.program.url.clone();
-    (world.ada.url, world.ben.url) = (program.url.clone(), program.url.clone());
-    enter(world).await?;
+    visit(world, &program).await?;
     let World { ada, ben, .. } = world;
     become_owner(ada, &program, "Ada").await?;
     let ben_name = name(ben).await?;
@@ -72,6 +70,5 @@ pub async fn a_private_room_is_for_its_members(world: &mut World) -> Result<()> 
     ben.until_is("the lobby", "location.pathname", "/").await?;
     ensure!(ben.eval("document.body.innerText.includes('alone')").await? == json!(false), "Ben still hears");
 
-    (ada.url, ben.url) = (before.clone(), before);
-    tokio::try_join!(ada.enter("/"), ben.enter("/")).map(drop)
+    come_home(world).await
 }

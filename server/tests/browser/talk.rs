@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::World;
 use crate::page::Page;
+use crate::program::Program;
 
 /// The name that a person goes by.
 pub async fn name(page: &Page) -> Result<String> {
@@ -18,6 +19,19 @@ pub async fn enter(world: &World) -> Result<()> {
     let (ada, ben) = (name(&world.ada).await?, name(&world.ben).await?);
     ensure!(ada != ben && !ada.is_empty(), "both are {ada:?}");
     Ok(())
+}
+
+/// Both go to another server, where nobody knows them.
+pub async fn visit(world: &mut World, program: &Program) -> Result<()> {
+    (world.ada.url, world.ben.url) = (program.url.clone(), program.url.clone());
+    enter(world).await
+}
+
+/// Both come back to the server they use.
+pub async fn come_home(world: &mut World) -> Result<()> {
+    let home = &world.program.url;
+    (world.ada.url, world.ben.url) = (home.clone(), home.clone());
+    tokio::try_join!(world.ada.enter("/"), world.ben.enter("/")).map(drop)
 }
 
 pub async fn messages_go_both_ways(world: &World) -> Result<()> {

@@ -5,14 +5,12 @@ use serde_json::json;
 
 use crate::World;
 use crate::program::Program;
-use crate::talk::enter;
+use crate::talk::{come_home, visit};
 
 /// Both go to another server, and back again at the end.
 pub async fn people_chat_over_tls(world: &mut World) -> Result<()> {
     let program = Program::start(&["--tls-self-signed"])?;
-    let before = world.program.url.clone();
-    (world.ada.url, world.ben.url) = (program.url.clone(), program.url.clone());
-    enter(world).await?;
+    visit(world, &program).await?;
     let World { ada, ben, .. } = world;
     ada.until_is("a safe page", "[location.protocol, isSecureContext]", json!(["https:", true])).await?;
 
@@ -28,6 +26,5 @@ pub async fn people_chat_over_tls(world: &mut World) -> Result<()> {
     ada.enter("/").await?;
     ada.until_is("the same name", "text('me-name')", who).await?;
 
-    (ada.url, ben.url) = (before.clone(), before);
-    tokio::try_join!(ada.enter("/"), ben.enter("/")).map(drop)
+    come_home(world).await
 }
