@@ -11,7 +11,9 @@ pub mod memory;
 mod conformance;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use shared::model::{Ms, RoomId, UserId};
 use shared::protocol::{Event, EventKind, PlainMessage, Presence, ServerEnvelope, User, encode};
 
@@ -73,11 +75,26 @@ impl PartialEq for Logged {
 
 impl Eq for Logged {}
 
-/// What one hub tells the others, itself included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An event on its way to another process, which encodes it for its own connections.
+mod logged {
+    use super::{Arc, Event, Logged};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(logged: &Arc<Logged>, serializer: S) -> Result<S::Ok, S::Error> {
+        logged.event.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Logged>, D::Error> {
+        Event::deserialize(deserializer).map(|event| Arc::new(Logged::new(event)))
+    }
+}
+
+/// What one hub tells the others, itself included. As JSON it goes from process to process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Hint {
     /// An event was committed.
-    Event(Arc<Logged>),
+    Event(#[serde(with = "logged")] Arc<Logged>),
     /// A person's presence at one hub, in one room.
     Presence { origin: HubId, room: RoomId, user: User, presence: Presence },
     /// A hub began to follow a room and wants to hear who is present.
@@ -123,4 +140,19 @@ pub trait Broker: Send + Sync + 'static {
     fn publish(&self, hub: HubId, topic: Topic, hint: Hint);
     /// True if hints can be lost, so that heads must be compared with the store now and then.
     fn is_lossy(&self) -> bool;
+    /// Whether hints reach other processes just now, as far as that is known.
+    ///
+    /// # Errors
+    /// They do not, and since when.
+    fn check(&self) -> Result<(), Trouble> {
+        Ok(())
+    }
+}
+
+/// Why hints do not reach other processes.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct Trouble {
+    pub since: Instant,
+    pub cause: String,
 }

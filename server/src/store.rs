@@ -12,6 +12,7 @@ mod conformance;
 use std::future::Future;
 use std::pin::Pin;
 
+use serde::{Deserialize, Serialize};
 use shared::acts::{Act, Entry, List, Scope};
 use shared::model::{Claim, Line, Ms, NAME_CHARS_MAX, Ref, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{Event, EventKind, Listing, RoomInfo, RoomKind, User};
@@ -143,7 +144,7 @@ impl NewSession {
 }
 
 /// Sessions and tokens of a user that are void now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     pub user: UserId,
     pub tokens: Vec<TokenHash>,
@@ -209,7 +210,7 @@ pub struct Outcome {
 }
 
 /// A reader's cursor as it stands, and what is after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     pub seq: Seq,
     /// How often it was set back.
