@@ -5,10 +5,8 @@
 //! way: through [`Sink`]. Brokers know only `shared`, and that an event is encoded once for all hubs of a process.
 
 pub mod chaos;
+pub mod conformance;
 pub mod memory;
-
-#[cfg(test)]
-mod conformance;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;

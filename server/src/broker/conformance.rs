@@ -1,68 +1,71 @@
 //! What every broker must do for the hubs of one process, clause by clause of the contract in `broker.rs`.
+//!
+//! An adapter's tests run all of it by `broker_conformance!`. It must not know which adapter it is.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::model::{LOBBY, RoomId, UserId};
 
-use super::chaos::{Chaos, ChaosBroker};
-use super::memory::MemoryBroker;
 use super::{Broker, Hint, HubId, Topic};
 
-macro_rules! suite {
-    ($($clause:ident),* $(,)?) => {
-        mod memory {
-            $(#[test] fn $clause() {
-                super::$clause(&super::MemoryBroker::new());
-            })*
+/// One clause. The broker is new.
+pub type Clause = fn(&dyn Broker);
+
+/// Makes a test of each clause. `$on` is a function that runs a [`Clause`] on an adapter.
+#[macro_export]
+macro_rules! broker_conformance {
+    ($on:path) => {
+        $crate::broker_conformance! { $on =>
+            own_hints_come_back_in_order,
+            hubs_hear_each_other,
+            topics_are_respected,
+            following_twice_is_following_once,
+            hubs_come_and_go,
+            a_sink_is_dropped_by_detach,
+            hubs_publish_concurrently,
         }
-        mod calm_chaos {
-            $(#[test] fn $clause() {
-                super::$clause(&super::ChaosBroker::new(1, super::Chaos { own: true, ..super::Chaos::default() }));
-            })*
-        }
+    };
+    ($on:path => $($clause:ident),* $(,)?) => {
+        $(#[test] fn $clause() {
+            $on($crate::broker::conformance::$clause);
+        })*
     };
 }
 
-suite! {
-    own_hints_come_back_in_order,
-    hubs_hear_each_other,
-    topics_are_respected,
-    following_twice_is_following_once,
-    hubs_come_and_go,
-    a_sink_is_dropped_by_detach,
-    hubs_publish_concurrently,
-}
-
 /// What a hub heard.
-#[derive(Clone, Default)]
-struct Ear(Arc<Mutex<Vec<Hint>>>);
+#[derive(Clone, Debug, Default)]
+pub struct Ear(Arc<Mutex<Vec<Hint>>>);
 
 impl Ear {
-    fn attach(broker: &dyn Broker, hub: HubId) -> Self {
+    pub fn attach(broker: &dyn Broker, hub: HubId) -> Self {
         let ear = Self::default();
         let heard = ear.0.clone();
-        broker.attach(hub, Arc::new(move |hint| heard.lock().unwrap().push(hint)));
+        broker.attach(hub, Arc::new(move |hint| lock(&heard).push(hint)));
         ear
     }
 
     /// The numbers heard so far, once there are `count` or some time has passed.
-    fn heard(&self, count: usize) -> Vec<u64> {
+    pub fn heard(&self, count: usize) -> Vec<u64> {
         let end = Instant::now() + Duration::from_secs(5);
-        while self.0.lock().unwrap().len() < count && Instant::now() < end {
+        while lock(&self.0).len() < count && Instant::now() < end {
             std::thread::yield_now();
         }
-        self.0.lock().unwrap().iter().map(number).collect()
+        lock(&self.0).iter().map(number).collect()
     }
 }
 
 /// A hint that can be told from others by a number.
-fn hint(number: u64) -> Hint {
+pub fn hint(number: u64) -> Hint {
     Hint::Read {
         user: UserId::from_bits(1),
         room: LOBBY,
         cursor: crate::store::Cursor { seq: number, ..Default::default() },
     }
+}
+
+fn lock(heard: &Mutex<Vec<Hint>>) -> MutexGuard<'_, Vec<Hint>> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn number(hint: &Hint) -> u64 {
@@ -74,17 +77,17 @@ fn number(hint: &Hint) -> u64 {
 
 const DEN: Topic = Topic::Room(RoomId::from_bits(50));
 
-fn own_hints_come_back_in_order(broker: &dyn Broker) {
+pub fn own_hints_come_back_in_order(broker: &dyn Broker) {
     let ear = Ear::attach(broker, 1);
     broker.follow(1, DEN);
     for n in 0..100 {
         broker.publish(1, if n % 2 == 0 { DEN } else { Topic::All }, hint(n));
-        assert_eq!(ear.0.lock().unwrap().len() as u64, n + 1, "own hints come at once");
+        assert_eq!(lock(&ear.0).len() as u64, n + 1, "own hints come at once");
     }
     assert_eq!(ear.heard(100), (0..100).collect::<Vec<_>>());
 }
 
-fn hubs_hear_each_other(broker: &dyn Broker) {
+pub fn hubs_hear_each_other(broker: &dyn Broker) {
     let ears = [Ear::attach(broker, 1), Ear::attach(broker, 2)];
     broker.follow(1, DEN);
     broker.follow(2, DEN);
@@ -96,7 +99,7 @@ fn hubs_hear_each_other(broker: &dyn Broker) {
     }
 }
 
-fn topics_are_respected(broker: &dyn Broker) {
+pub fn topics_are_respected(broker: &dyn Broker) {
     let (one, two) = (Ear::attach(broker, 1), Ear::attach(broker, 2));
     let user = Topic::User(UserId::from_bits(50));
     broker.follow(1, DEN);
@@ -114,7 +117,7 @@ fn topics_are_respected(broker: &dyn Broker) {
     assert_eq!(two.heard(2), [2, 6]);
 }
 
-fn following_twice_is_following_once(broker: &dyn Broker) {
+pub fn following_twice_is_following_once(broker: &dyn Broker) {
     let ear = Ear::attach(broker, 1);
     broker.follow(1, DEN);
     broker.follow(1, DEN);
@@ -125,7 +128,7 @@ fn following_twice_is_following_once(broker: &dyn Broker) {
     assert_eq!(ear.heard(2), [1, 3]);
 }
 
-fn hubs_come_and_go(broker: &dyn Broker) {
+pub fn hubs_come_and_go(broker: &dyn Broker) {
     let (one, two) = (Ear::attach(broker, 1), Ear::attach(broker, 2));
     broker.follow(1, DEN);
     broker.follow(2, DEN);
@@ -150,7 +153,7 @@ fn hubs_come_and_go(broker: &dyn Broker) {
     broker.detach(9);
 }
 
-fn a_sink_is_dropped_by_detach(broker: &dyn Broker) {
+pub fn a_sink_is_dropped_by_detach(broker: &dyn Broker) {
     let ear = Ear::attach(broker, 1);
     broker.follow(1, DEN);
     assert_eq!(Arc::strong_count(&ear.0), 2);
@@ -158,7 +161,7 @@ fn a_sink_is_dropped_by_detach(broker: &dyn Broker) {
     assert_eq!(Arc::strong_count(&ear.0), 1);
 }
 
-fn hubs_publish_concurrently(broker: &dyn Broker) {
+pub fn hubs_publish_concurrently(broker: &dyn Broker) {
     let ears = [Ear::attach(broker, 0), Ear::attach(broker, 1)];
     std::thread::scope(|scope| {
         for hub in 0..2u64 {
@@ -179,47 +182,68 @@ fn hubs_publish_concurrently(broker: &dyn Broker) {
     }
 }
 
-/// Publishes 1,000 hints from hub 1 and says what hubs 1 and 2 heard, with all that was late.
-fn storm(seed: u64, chaos: Chaos) -> [Vec<u64>; 2] {
-    let broker = ChaosBroker::new(seed, chaos);
-    let ears = [Ear::attach(&broker, 1), Ear::attach(&broker, 2)];
-    (0..1_000).for_each(|n| broker.publish(1, Topic::All, hint(n)));
-    broker.settle();
-    ears.map(|ear| ear.heard(0))
-}
+#[cfg(test)]
+mod tests {
+    use super::super::chaos::{Chaos, ChaosBroker};
+    use super::super::memory::MemoryBroker;
+    use super::*;
 
-const STORM: Chaos = Chaos { lose: 0.1, repeat: 0.1, delay: 0.2, delay_max: 10, own: false };
+    mod memory {
+        fn on_memory(clause: super::Clause) {
+            clause(&super::MemoryBroker::new());
+        }
+        broker_conformance!(on_memory);
+    }
 
-#[test]
-fn chaos_loses_repeats_and_reorders() {
-    let [own, other] = storm(1, STORM);
-    assert_eq!(own, (0..1_000).collect::<Vec<_>>());
-    let mut kinds = other.clone();
-    kinds.sort_unstable();
-    assert!(!other.is_sorted());
-    assert!(kinds.windows(2).any(|pair| pair[0] == pair[1]));
-    kinds.dedup();
-    assert!((800..980).contains(&kinds.len()), "{}", kinds.len());
-    let [own, _] = storm(1, Chaos { own: true, ..STORM });
-    assert!(!own.is_sorted());
-}
+    mod calm_chaos {
+        fn on_calm_chaos(clause: super::Clause) {
+            clause(&super::ChaosBroker::new(1, super::Chaos { own: true, ..super::Chaos::default() }));
+        }
+        broker_conformance!(on_calm_chaos);
+    }
 
-#[test]
-fn chaos_follows_from_its_seed() {
-    assert_eq!(storm(1, STORM), storm(1, STORM));
-    assert_ne!(storm(1, STORM), storm(2, STORM));
-}
+    /// Publishes 1,000 hints from hub 1 and says what hubs 1 and 2 heard, with all that was late.
+    fn storm(seed: u64, chaos: Chaos) -> [Vec<u64>; 2] {
+        let broker = ChaosBroker::new(seed, chaos);
+        let ears = [Ear::attach(&broker, 1), Ear::attach(&broker, 2)];
+        (0..1_000).for_each(|n| broker.publish(1, Topic::All, hint(n)));
+        broker.settle();
+        ears.map(|ear| ear.heard(0))
+    }
 
-#[test]
-fn chaos_can_end() {
-    let broker = ChaosBroker::new(1, Chaos { delay: 1.0, delay_max: 100, ..Chaos::default() });
-    let ear = Ear::attach(&broker, 2);
-    broker.publish(1, Topic::All, hint(1));
-    assert_eq!(ear.heard(0), [0u64; 0]);
-    broker.set_chaos(Chaos { lose: 1.0, ..Chaos::default() });
-    broker.publish(1, Topic::All, hint(2));
-    broker.set_chaos(Chaos::default());
-    broker.publish(1, Topic::All, hint(3));
-    broker.settle();
-    assert_eq!(ear.heard(2), [3, 1]);
+    const STORM: Chaos = Chaos { lose: 0.1, repeat: 0.1, delay: 0.2, delay_max: 10, own: false };
+
+    #[test]
+    fn chaos_loses_repeats_and_reorders() {
+        let [own, other] = storm(1, STORM);
+        assert_eq!(own, (0..1_000).collect::<Vec<_>>());
+        let mut kinds = other.clone();
+        kinds.sort_unstable();
+        assert!(!other.is_sorted());
+        assert!(kinds.windows(2).any(|pair| pair[0] == pair[1]));
+        kinds.dedup();
+        assert!((800..980).contains(&kinds.len()), "{}", kinds.len());
+        let [own, _] = storm(1, Chaos { own: true, ..STORM });
+        assert!(!own.is_sorted());
+    }
+
+    #[test]
+    fn chaos_follows_from_its_seed() {
+        assert_eq!(storm(1, STORM), storm(1, STORM));
+        assert_ne!(storm(1, STORM), storm(2, STORM));
+    }
+
+    #[test]
+    fn chaos_can_end() {
+        let broker = ChaosBroker::new(1, Chaos { delay: 1.0, delay_max: 100, ..Chaos::default() });
+        let ear = Ear::attach(&broker, 2);
+        broker.publish(1, Topic::All, hint(1));
+        assert_eq!(ear.heard(0), [0u64; 0]);
+        broker.set_chaos(Chaos { lose: 1.0, ..Chaos::default() });
+        broker.publish(1, Topic::All, hint(2));
+        broker.set_chaos(Chaos::default());
+        broker.publish(1, Topic::All, hint(3));
+        broker.settle();
+        assert_eq!(ear.heard(2), [3, 1]);
+    }
 }
