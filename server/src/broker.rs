@@ -7,6 +7,7 @@
 pub mod chaos;
 pub mod conformance;
 pub mod memory;
+pub mod redis;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;

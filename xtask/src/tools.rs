@@ -22,7 +22,7 @@ pub struct Need {
     pub environment: fn() -> Environment,
 }
 
-pub const NEEDS: [Need; 5] = [
+pub const NEEDS: [Need; 6] = [
     // The built server beside it, which is there by then; it takes half a minute.
     Need { package: "bench", name: "smoke", environment: || Ok(vec![]) },
     // CHROMIUM and CHROMEDRIVER: paths of the browser and its WebDriver server.
@@ -31,6 +31,8 @@ pub const NEEDS: [Need; 5] = [
     Need { package: "server", name: "plain_clients", environment: python },
     // Python and curl, in which the bots of docs/bots.md are written; looked for on the PATH.
     Need { package: "server", name: "bots", environment: scripts },
+    // REDIS_SERVER: path of the server of Redis.
+    Need { package: "server", name: "redis", environment: redis },
     // strace, which shows the order of system calls; looked for on the PATH.
     Need { package: "server", name: "durability", environment: strace },
 ];
@@ -57,6 +59,14 @@ fn scripts() -> Environment {
 fn strace() -> Environment {
     let is_there = on_path("strace").is_some() || apt_install(&["strace"]);
     if is_there { Ok(vec![]) } else { Err("no strace: install it (Debian: apt-get install strace)".into()) }
+}
+
+fn redis() -> Environment {
+    let find = || find("REDIS_SERVER", &["redis-server"]);
+    let redis = find().or_else(|| apt_install(&["redis-server"]).then(find)?);
+    let missing = "no redis-server: install it (Debian: apt-get install redis-server), or name its path in \
+                   REDIS_SERVER";
+    redis.map(|redis| vec![("REDIS_SERVER", redis)]).ok_or_else(|| missing.to_owned())
 }
 
 fn python() -> Environment {

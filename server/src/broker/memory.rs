@@ -31,6 +31,15 @@ impl MemoryBroker {
         followers.map(|(hub, sink)| (*hub, sink.clone())).collect()
     }
 
+    /// The topics that anybody follows.
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        self.read().topics.keys().copied().collect()
+    }
+
+    pub(super) fn is_followed(&self, topic: Topic) -> bool {
+        self.read().topics.contains_key(&topic)
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
