@@ -2,6 +2,7 @@
 //!
 //! A flag wins over its variable. Each limit is named once, here; 0 is off where it says so.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -81,6 +82,11 @@ pub struct Config {
     /// Directory for all data. It is made if it does not exist.
     #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
     pub data: PathBuf,
+
+    /// Redis server by way of which several processes hear each other, as redis://HOST:PORT, with USER:PASSWORD@
+    /// before the host where it wants that. Others on this machine can see a flag; not so the variable.
+    #[arg(long, env = "MAGPIE_BROKER", hide_env_values = true, value_name = "URL")]
+    pub broker: Option<BrokerUrl>,
 
     /// Threads that serve connections; 0 is one for every two cores.
     #[arg(long, env = "MAGPIE_WORKERS", default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(..=256))]
@@ -234,6 +240,28 @@ pub struct Config {
     pub no_lab: bool,
 }
 
+/// An address that may hold a password: it is checked where it is used, and never shown.
+#[derive(Clone)]
+pub struct BrokerUrl(String);
+
+impl BrokerUrl {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for BrokerUrl {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BrokerUrl(…)")
+    }
+}
+
 /// Where the certificate comes from.
 #[derive(Clone, Debug)]
 pub enum Certificate {
@@ -367,6 +395,17 @@ mod tests {
         {
             assert!(config(&format!("magpie {bad}")).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_password_of_the_broker_is_not_shown() {
+        let flags = ["magpie", "--broker", "redis://:hush@localhost"];
+        let arguments = Arguments::try_parse_from(flags).unwrap();
+        assert_eq!(arguments.config.broker.as_ref().map(BrokerUrl::as_str), Some(flags[2]));
+        assert!(!format!("{arguments:?}").contains("hush"));
+        let command = Arguments::command();
+        let broker = command.get_arguments().find(|arg| arg.get_long() == Some("broker"));
+        assert!(broker.is_some_and(clap::Arg::is_hide_env_values_set));
     }
 
     #[test]

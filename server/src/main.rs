@@ -9,9 +9,12 @@ use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use server::broker::memory::MemoryBroker;
+use server::broker::redis::RedisBroker;
+use server::broker::{self, Broker};
 use server::config::{Arguments, Certificate, Command, Config, LogForm};
 use server::control::{self, Control, Order};
 use server::owner::OwnerLinks;
+use server::store::Store;
 use server::store::sqlite::SqliteStore;
 use server::tls::Tls;
 use server::{Parts, accept, log};
@@ -90,12 +93,16 @@ async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Res
         tracing::info!(%url, data = %config.data.display(), "listening");
         listeners.push(listener);
     }
-    let broker = Arc::new(MemoryBroker::default());
     let owner_links = OwnerLinks { store: store.clone(), origin: origin(config, scheme, &listeners)? };
     if let Some(link) = owner_links.make(false).await? {
         tracing::warn!(%link, "this server has no owner: whoever opens this link becomes it");
     }
-    let parts = Parts { listeners, tls, store, broker, hub: 1, control, owner_links };
+    let broker: Arc<dyn Broker> = match &config.broker {
+        None => Arc::new(MemoryBroker::default()),
+        Some(url) => Arc::new(RedisBroker::open(url.as_str(), &store.secret())?),
+    };
+    let hub = broker::first_hub().context("the system gives no random bytes")?;
+    let parts = Parts { listeners, tls, store, broker, hub, control, owner_links };
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
