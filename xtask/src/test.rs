@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::cargo::{cargo, messages, run, words, work_dir};
 use crate::report::{Counts, Outcome, Report};
-use crate::tools::NEEDS;
+use crate::tools::{NEEDS, WISHES};
 use crate::{autobahn, check, directions, fuzz, size};
 
 /// How long one test program may take before it is stopped and counts as failed.
@@ -66,7 +66,10 @@ fn programs(report: &mut Report, environment: &[(&str, &str)], outside: bool) ->
     for program in programs.iter().filter(|program| !needs_tools(program)) {
         // A tenth of the fault plans is enough between two edits.
         let fewer = if outside { vec![] } else { vec![("MAGPIE_PLANS", "1000".into())] };
-        report.part(&program.title(), || program.run(&fewer));
+        let wish = WISHES.iter().find(|wish| (wish.package, wish.name) == (&program.package, &program.name));
+        let tools = wish.filter(|_| outside).and_then(|wish| (wish.environment)().ok());
+        let environment = [fewer, tools.unwrap_or_default()].concat();
+        report.part(&program.title(), || program.run(&environment));
     }
     for need in &NEEDS {
         let title = format!("{} tests/{}.rs", need.package, need.name);

@@ -37,6 +37,31 @@ pub const NEEDS: [Need; 6] = [
     Need { package: "server", name: "durability", environment: strace },
 ];
 
+/// What some tests of a program need, whose others run without: those that miss it say that they are skipped.
+pub const WISHES: [Need; 1] = [
+    // POSTGRES_BIN: the folder of PostgreSQL's programs.
+    Need { package: "server", name: "server", environment: postgres },
+];
+
+/// The folder of a PostgreSQL's programs, which Debian does not put on the PATH.
+fn postgres() -> Environment {
+    let find = || {
+        let named = std::env::var_os("POSTGRES_BIN").map(PathBuf::from);
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
+        let on_path =
+            on_path("postgres").and_then(|file| Some(file.canonicalize().ok()?.parent()?.to_owned()));
+        let mut folders =
+            named.into_iter().chain(versions.map(|version| version.path().join("bin"))).chain(on_path);
+        let folder = folders.find(|folder| folder.join("postgres").is_file())?;
+        Some(vec![("POSTGRES_BIN", folder.into_os_string())])
+    };
+    find().or_else(|| apt_install(&["postgresql"]).then(find)?).ok_or_else(|| {
+        "no PostgreSQL: install it (Debian: apt-get install postgresql), or name the folder of its programs in \
+         POSTGRES_BIN"
+            .to_owned()
+    })
+}
+
 /// How tests are told of a browser that is not on the PATH, which these variables may name beforehand too.
 fn browser() -> Environment {
     let find = || {
