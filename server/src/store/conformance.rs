@@ -30,6 +30,14 @@ macro_rules! suite {
                 super::$clause(&|| std::sync::Arc::new(open()));
             })*
         }
+        mod postgres {
+            $(#[test] fn $clause() {
+                let Some(server) = crate::store::postgres::tests::server::shared() else { return };
+                let address = server.database();
+                let open = || crate::store::postgres::PostgresStore::open(&address).unwrap();
+                super::$clause(&|| std::sync::Arc::new(open()));
+            })*
+        }
     };
 }
 

@@ -5,8 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::Connection;
-
+use super::sqlite::database::Connection;
 use super::sqlite::{Medium, Trouble, Writer, schema};
 use super::{Reply, StoreError};
 
@@ -29,13 +28,17 @@ impl MemoryStore {
     /// # Panics
     /// If there is no memory left for it.
     pub fn new(secret: [u8; 32]) -> Self {
-        let connection = Connection::open_in_memory().and_then(|mut connection| {
+        let connection = rusqlite::Connection::open_in_memory().and_then(|mut connection| {
             super::sqlite::configure(&connection, "PRAGMA foreign_keys = ON;")?;
             let made = schema::prepare(&mut connection, "memory".as_ref());
             made.map(|_| connection).map_err(|_| rusqlite::Error::InvalidQuery)
         });
         let connection = connection.expect("a database in memory needs nothing but memory");
-        let state = State { writer: Writer::new(connection), unavailable: false, answers_to_lose: 0 };
+        let state = State {
+            writer: Writer::new(Connection::Embedded(connection)),
+            unavailable: false,
+            answers_to_lose: 0,
+        };
         Self { secret, state: Arc::new(Mutex::new(state)) }
     }
 

@@ -9,6 +9,7 @@ mod acts;
 mod appends;
 mod bots;
 mod calls;
+pub(super) mod database;
 mod facts;
 mod identities;
 mod kinds;
@@ -16,7 +17,7 @@ mod links;
 mod lists;
 mod moderation;
 mod own;
-mod queue;
+pub(super) mod queue;
 mod read;
 mod rooms;
 pub(super) mod schema;
@@ -29,9 +30,10 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 
-use super::{Reply, StoreError};
+use super::{Append, Appended, Reply, StoreError};
+use database::{Connection, Fault};
 use queue::{Queue, Threads};
 use write::Change;
 pub(super) use write::Writer;
@@ -88,7 +90,7 @@ pub struct SqliteStore {
 }
 
 /// A piece of work for a reader's connection, or for the reason why there is none.
-type Read = Box<dyn FnOnce(Result<&Connection, &rusqlite::Error>) + Send>;
+type Read = Box<dyn FnOnce(Result<&Connection, &Fault>) + Send>;
 
 /// Why a piece of work did not end well.
 #[derive(Debug)]
@@ -96,7 +98,7 @@ pub(super) enum Trouble {
     /// An answer to whoever asked; the transaction goes on.
     Refused(StoreError),
     /// The medium failed: nothing in the transaction can be relied on.
-    Medium(rusqlite::Error),
+    Medium(Fault),
 }
 
 impl From<StoreError> for Trouble {
@@ -113,7 +115,7 @@ impl From<rusqlite::Error> for Trouble {
             | rusqlite::Error::IntegralValueOutOfRange(..) => {
                 Trouble::Refused(read::damaged("a value's type"))
             }
-            error => Trouble::Medium(error),
+            error => Trouble::Medium(error.into()),
         }
     }
 }
@@ -130,7 +132,7 @@ impl SqliteStore {
         // It holds the secret. What SQLite puts beside it gets the same mode.
         private(&path).map_err(|error| OpenError::Directory { dir: dir.to_owned(), error })?;
 
-        let mut connection = Connection::open(&path).map_err(database)?;
+        let mut connection = rusqlite::Connection::open(&path).map_err(database)?;
         configure(&connection, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").map_err(database)?;
         configure(&connection, "PRAGMA foreign_keys = ON; PRAGMA cache_size = -8000;").map_err(database)?;
         let secret = schema::prepare(&mut connection, dir)?;
@@ -146,8 +148,9 @@ impl SqliteStore {
         };
         for place in 0..READERS {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(&path, flags).map_err(database)?;
+            let connection = rusqlite::Connection::open_with_flags(&path, flags).map_err(database)?;
             configure(&connection, "PRAGMA query_only = ON;").map_err(database)?;
+            let connection = Connection::Embedded(connection);
             let reads = store.reads.clone();
             let run = move || {
                 while let Some(reads) = reads.take_part(READERS, READ_BATCH_MAX) {
@@ -156,7 +159,7 @@ impl SqliteStore {
             };
             store.readers.start(&format!("store-read-{place}"), run).map_err(OpenError::Thread)?;
         }
-        let writer = Writer::new(connection);
+        let writer = Writer::new(Connection::Embedded(connection));
         let writes = store.writes.clone();
         store.writer.start("store-write", move || writer.run(&writes)).map_err(OpenError::Thread)?;
         Ok(store)
@@ -186,6 +189,21 @@ pub(super) trait Medium: Send + Sync + 'static {
         weight: usize,
         write: impl FnOnce(&mut Writer) -> Result<T, Trouble> + Send + 'static,
     ) -> Reply<T>;
+
+    /// Writes what takes nothing for granted that others may be about to change: other small writes and appends
+    /// may run at the same time on other nodes. Of one transaction those come first whose key is smaller.
+    fn write_small<T: Send + 'static>(
+        &self,
+        _key: (u64, u64),
+        weight: usize,
+        write: impl FnOnce(&mut Writer) -> Result<T, Trouble> + Send + 'static,
+    ) -> Reply<T> {
+        self.write(weight, write)
+    }
+
+    fn write_appends(&self, batch: Vec<Append>) -> Reply<Vec<Result<Appended, StoreError>>> {
+        self.write(batch.len().max(1), move |writer| writer.append(batch))
+    }
 
     /// Reads, and writes only if that was not enough. What was read may have changed until then.
     fn write_after<R: Send + 'static, T: Send + 'static>(
@@ -277,9 +295,12 @@ fn write_to<T: Send + 'static>(
 /// Does all of some reads in one transaction. What a read sees stands as it stood at one moment after it was
 /// asked for.
 fn read_all(connection: &Connection, reads: Vec<Read>) {
-    match connection.unchecked_transaction() {
-        Ok(transaction) => reads.into_iter().for_each(|read| read(Ok(&transaction))),
+    match connection.control("BEGIN") {
+        Ok(()) => reads.into_iter().for_each(|read| read(Ok(connection))),
         Err(error) => reads.into_iter().for_each(|read| read(Err(&error))),
+    }
+    if let Err(error) = connection.roll_back() {
+        tracing::error!(%error, "cannot end a read");
     }
 }
 
@@ -290,7 +311,7 @@ fn explain_read(trouble: Trouble) -> StoreError {
     }
 }
 
-fn unreadable(error: &rusqlite::Error) -> StoreError {
+fn unreadable(error: &Fault) -> StoreError {
     tracing::error!(%error, "cannot read the database");
     StoreError::Unavailable(error.to_string())
 }
@@ -299,14 +320,22 @@ fn no_answer() -> StoreError {
     StoreError::Unavailable("the database could not write".into())
 }
 
-/// Makes the directory, for its owner only, and takes its lock.
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    let failed = |error| OpenError::Directory { dir: dir.to_owned(), error };
+/// Makes a directory, for its owner only, if it does not exist.
+///
+/// # Errors
+/// Those of the file system.
+pub fn private_dir(dir: &Path) -> std::io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(failed)?;
+    builder.create(dir)
+}
+
+/// Makes the directory and takes its lock.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let failed = |error| OpenError::Directory { dir: dir.to_owned(), error };
+    private_dir(dir).map_err(failed)?;
     let file = private(&dir.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -324,14 +353,14 @@ fn private(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
-pub(super) fn configure(connection: &Connection, pragmas: &str) -> rusqlite::Result<()> {
+pub(super) fn configure(connection: &rusqlite::Connection, pragmas: &str) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.execute_batch(pragmas)
 }
 
 /// A number as SQLite keeps it. What does not fit is beyond every number that is kept.
-fn number(value: u64) -> i64 {
+pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 

@@ -1,10 +1,10 @@
 //! Users, their sessions and passwords: how they come to be and how they end.
 
-use rusqlite::params;
 use shared::model::{Claim, LOBBY, Ms, UserId, UserName};
 use shared::protocol::{Event, EventKind, User};
 use shared::rights::Role;
 
+use super::database::{NONE, params};
 use super::facts::{Note, permit};
 use super::identities::{self, ENDED, end, identity, session_user, sessions_but};
 use super::read::Program;
@@ -126,15 +126,14 @@ impl Writer {
 
     pub(super) fn touch(&self, sessions: Vec<(TokenHash, Ms)>) -> Result<(), Trouble> {
         for (token, at) in sessions {
-            let of = params![token.as_slice(), at];
-            let touched = self
-                .connection
-                .prepare_cached("UPDATE sessions SET used = max(used, ?2) WHERE token = ?1")?
-                .execute(of)?;
-            if touched == 0 {
-                self.connection
-                    .prepare_cached("UPDATE tokens SET used = max(used, ?2) WHERE token = ?1")?
-                    .execute(of)?;
+            // No token is a session's and a bot's.
+            for sql in [
+                "UPDATE sessions SET used = ?2 WHERE token = ?1 AND used < ?2",
+                "UPDATE tokens SET used = ?2 WHERE token = ?1 AND used < ?2",
+            ] {
+                if self.connection.prepare_cached(sql)?.execute(params![token.as_slice(), at])? > 0 {
+                    break;
+                }
             }
         }
         Ok(())
@@ -259,7 +258,7 @@ impl Writer {
     fn end_oldest_sessions(&self, user: UserId) -> Result<Vec<TokenHash>, Trouble> {
         let mut statement = self.connection.prepare_cached(
             "SELECT token FROM sessions WHERE user = ?1 AND until > ?3
-             ORDER BY max(at, used) DESC, token LIMIT -1 OFFSET ?2",
+             ORDER BY CASE WHEN used > at THEN used ELSE at END DESC, token LIMIT 1000000 OFFSET ?2",
         )?;
         let mut rows = statement.query([number(user.bits()), limit(SESSIONS_MAX), ENDED])?;
         let mut tokens = Vec::new();
@@ -366,7 +365,7 @@ impl Writer {
     ) -> Result<bool, Trouble> {
         let is_open = always || read::owners_count(&self.connection)? == 0;
         self.atomically(|writer| {
-            writer.connection.prepare_cached("DELETE FROM links WHERE kind = 'owner'")?.execute([])?;
+            writer.connection.prepare_cached("DELETE FROM links WHERE kind = 'owner'")?.execute(NONE)?;
             if is_open {
                 writer
                     .connection

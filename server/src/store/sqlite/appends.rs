@@ -1,12 +1,12 @@
 //! Appends: who may, what is found in the text, and the end of the log. This is the hot way: for a message
 //! without an `@`, in a room without slow mode, by somebody who wrote there before, it asks for nothing.
 
-use rusqlite::params;
 use shared::mentions;
 use shared::model::{Ms, Ref, RoomId, Seq, UserId, UserName};
 use shared::protocol::{Event, EventKind, RoomKind, User};
 use shared::rights::Right;
 
+use super::database::{Connection, Fault, OptionalExtension, Parameter, Row, params};
 use super::{Trouble, Writer, kinds, number, read};
 use crate::store::{Append, Appended, StoreError};
 
@@ -23,7 +23,7 @@ const DISORDER_MS: Ms = 60_000;
 
 /// What an append has to know of its room.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(in crate::store) struct Place {
     pub head: Seq,
     kind: RoomKind,
     is_archived: bool,
@@ -34,7 +34,7 @@ pub(super) struct Place {
 
 /// What an append has to know of its author.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Membership {
+pub(in crate::store) struct Membership {
     muted_until: Ms,
     /// In slow mode: when the author's last message was; `Ms::MIN`: too long ago to count.
     said_at: Option<Ms>,
@@ -51,25 +51,53 @@ impl Writer {
             return Ok(Some(*place));
         }
         let mut statement = self.connection.prepare_cached(
-            "SELECT coalesce((SELECT max(seq) FROM events WHERE room = r.id), 0), r.kind, r.archived, r.slow,
+            "SELECT r.id, coalesce((SELECT max(seq) FROM events WHERE room = r.id), 0), r.kind, r.archived, r.slow,
                  EXISTS (SELECT 1 FROM blocks WHERE user = r.low AND blocked = r.high
                          UNION ALL SELECT 1 FROM blocks WHERE user = r.high AND blocked = r.low)
              FROM rooms r WHERE r.id = ?1",
         )?;
         let mut rows = statement.query([number(room.bits())])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let place = Place {
-            head: read::bits(row.get(0)?)?,
-            kind: read::parse_room_kind(read::text(row, 1)?)?,
-            is_archived: row.get(2)?,
-            slow_seconds: read::small(row.get(3)?)?,
-            is_blocked: row.get(4)?,
-        };
+        let (_, place) = Self::read_place(row)?;
         if self.places.len() >= PLACES_MAX {
             self.places.clear();
         }
         self.places.insert(room, place);
         Ok(Some(place))
+    }
+
+    /// A room, its head, kind, whether it is archived, the seconds of its slow mode, and whether one of its two
+    /// has blocked the other.
+    pub(in crate::store) fn read_place(row: Row<'_>) -> Result<(RoomId, Place), Trouble> {
+        let place = Place {
+            head: read::bits(row.get(1)?)?,
+            kind: read::parse_room_kind(read::text(row, 2)?)?,
+            is_archived: row.get(3)?,
+            slow_seconds: read::small(row.get(4)?)?,
+            is_blocked: row.get(5)?,
+        };
+        Ok((read::room_id(row.get(0)?)?, place))
+    }
+
+    /// A room, a member who is not banned, and until when they are muted there.
+    pub(in crate::store) fn read_membership(row: Row<'_>) -> Result<((RoomId, UserId), Membership), Trouble> {
+        let membership = Membership { muted_until: row.get(2)?, said_at: None };
+        Ok(((read::room_id(row.get(0)?)?, read::user_id(row.get(1)?)?), membership))
+    }
+
+    /// Remembers what was read at once, for as long as nothing is forgotten.
+    pub(in crate::store) fn remember(
+        &mut self,
+        places: Vec<(RoomId, Place)>,
+        members: Vec<((RoomId, UserId), Membership)>,
+    ) {
+        self.places.extend(places);
+        self.memberships.extend(members);
+    }
+
+    /// Whether events may be sent before it is known what became of the ones before.
+    pub(in crate::store) fn set_ahead(&mut self, ahead: bool) {
+        self.ahead = ahead;
     }
 
     pub(super) fn head(&mut self, room: RoomId) -> Result<Option<Seq>, Trouble> {
@@ -162,21 +190,15 @@ impl Writer {
 
     /// When a user last wrote in a room, as far as that counts in slow mode.
     fn last_said(&self, room: RoomId, user: UserId, at: Ms, window: Ms) -> Result<Ms, Trouble> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT at, author, kind FROM events WHERE room = ?1 ORDER BY seq DESC")?;
-        let mut rows = statement.query([number(room.bits())])?;
-        while let Some(row) = rows.next()? {
-            let said_at: Ms = row.get(0)?;
-            if said_at <= at.saturating_sub(window + DISORDER_MS) {
-                break;
-            }
-            let is_theirs = row.get::<_, i64>(1)? == number(user.bits());
-            if is_theirs && matches!(read::text(row, 2)?, "message" | "deleted") {
-                return Ok(said_at);
-            }
-        }
-        Ok(Ms::MIN)
+        let mut statement = self.connection.prepare_cached(
+            "SELECT at FROM events WHERE room = ?1 AND author = ?2 AND kind IN ('message', 'deleted')
+             AND seq > coalesce(
+                 (SELECT seq FROM events WHERE room = ?1 AND at <= ?3 ORDER BY seq DESC LIMIT 1), 0
+             ) ORDER BY seq DESC LIMIT 1",
+        )?;
+        let of =
+            [number(room.bits()), number(user.bits()), at.saturating_sub(window.saturating_add(DISORDER_MS))];
+        Ok(statement.query_row(of, |row| row.get(0)).optional()?.unwrap_or(Ms::MIN))
     }
 
     /// Whom a message mentions: those in the room who are not the author, and everyone if the author may.
@@ -204,9 +226,8 @@ impl Writer {
         let EventKind::Message { mentions, all, .. } = &event.kind else { return Ok(()) };
         let users = mentions.iter().map(|user| number(user.bits())).chain(all.then_some(EVERYONE));
         for user in users {
-            self.connection
-                .prepare_cached("INSERT INTO mentions (user, room, seq) VALUES (?1, ?2, ?3)")?
-                .execute([user, number(event.room.bits()), number(event.seq)])?;
+            let sql = "INSERT INTO mentions (user, room, seq) VALUES (?1, ?2, ?3)";
+            self.insert(sql, true, [user, number(event.room.bits()), number(event.seq)])?;
         }
         Ok(())
     }
@@ -222,14 +243,12 @@ impl Writer {
     ) -> Result<Option<Event>, Trouble> {
         let seq = self.head(room)?.ok_or(StoreError::NotFound)? + 1;
         let columns = kinds::columns(&kind);
-        let inserted = self
-            .connection
-            .prepare_cached(
-                "INSERT INTO events (room, seq, at, author, author_name, kind, body, name, data, ref)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-                 ON CONFLICT (author, ref) WHERE ref IS NOT NULL DO NOTHING",
-            )?
-            .execute(params![
+        let is_first = self.insert(
+            "INSERT INTO events (room, seq, at, author, author_name, kind, body, name, data, ref)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT (author, ref) WHERE ref IS NOT NULL DO NOTHING",
+            reference.is_none(),
+            params![
                 number(room.bits()),
                 number(seq),
                 at,
@@ -240,14 +259,33 @@ impl Writer {
                 columns.name,
                 columns.data,
                 reference.as_ref().map(|reference| reference.0.as_bytes().as_slice()),
-            ])?;
-        if inserted == 0 {
+            ],
+        )?;
+        if !is_first {
             return Ok(None);
         }
         if let Some(place) = self.places.get_mut(&room) {
             place.head = seq;
         }
         Ok(Some(Event { room, seq, at, user, kind, reference }))
+    }
+
+    /// Inserts a row; whether it was inserted. A server is not waited for where that is certain or supposed: if
+    /// it turns out wrong, the transaction fails.
+    fn insert<P: Parameter, const N: usize>(
+        &self,
+        sql: &str,
+        is_certain: bool,
+        values: [P; N],
+    ) -> Result<bool, Trouble> {
+        match &self.connection {
+            Connection::Server(session) if is_certain || self.ahead => {
+                let values = values.each_ref().map(P::value);
+                session.execute_ahead(sql, &values).map_err(Fault::from)?;
+                Ok(true)
+            }
+            connection => Ok(connection.prepare_cached(sql)?.execute(values)? > 0),
+        }
     }
 
     /// Puts an event of the store's own, which has no `ref`, at the end of a room's log.
@@ -261,7 +299,7 @@ impl Writer {
         self.push(room, user, at, kind, None)?.ok_or_else(|| read::damaged("an event without a ref").into())
     }
 
-    pub(super) fn append(
+    pub(in crate::store) fn append(
         &mut self,
         batch: Vec<Append>,
     ) -> Result<Vec<Result<Appended, StoreError>>, Trouble> {

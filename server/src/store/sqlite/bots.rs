@@ -1,6 +1,5 @@
 //! Bots and their tokens, and webhooks, the incoming ones of which are tokens of a bot of their own.
 
-use rusqlite::{OptionalExtension, params};
 use shared::acts::{BOTS_MAX, HOOKS_MAX, Scope};
 use shared::markdown::URL_BYTES_MAX;
 use shared::model::{Claim, Line, Ms, NAME_CHARS_MAX, RoomId, Seq, UserId, UserName};
@@ -9,6 +8,7 @@ use shared::rights::{Right, Role};
 
 use super::accounts::NewUser;
 use super::acts::row_number;
+use super::database::{Connection, NONE, OptionalExtension, params};
 use super::facts::{Note, demand, permit};
 use super::identities::scope_names;
 use super::read::{Person, Program};
@@ -30,13 +30,13 @@ fn hook_names(text: &Line) -> Vec<Claim<UserName>> {
 }
 
 /// All webhooks that messages are posted to.
-pub(super) fn outgoing_hooks(connection: &rusqlite::Connection) -> Result<Vec<OutgoingHook>, Trouble> {
+pub(super) fn outgoing_hooks(connection: &Connection) -> Result<Vec<OutgoingHook>, Trouble> {
     let mut statement = connection.prepare_cached(
         "SELECT h.id, h.room, h.url, h.secret, h.done, h.maker FROM hooks h JOIN rooms r ON r.id = h.room
              WHERE r.kind = 'public' OR EXISTS (SELECT 1 FROM members WHERE user = h.maker AND room = h.room)
              ORDER BY h.id",
     )?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query(NONE)?;
     let mut hooks = Vec::new();
     while let Some(row) = rows.next()? {
         let room = read::room_id(row.get(1)?)?;
@@ -53,7 +53,7 @@ pub(super) fn outgoing_hooks(connection: &rusqlite::Connection) -> Result<Vec<Ou
 }
 
 /// The programs of a user, and those that speak through webhooks of a room.
-fn own_programs(connection: &rusqlite::Connection, maker: i64, room: RoomId) -> Result<Vec<UserId>, Trouble> {
+fn own_programs(connection: &Connection, maker: i64, room: RoomId) -> Result<Vec<UserId>, Trouble> {
     let mut statement = connection.prepare_cached(
         "SELECT id FROM users WHERE bot_owner = ?1 UNION SELECT user FROM tokens WHERE room = ?2",
     )?;
@@ -304,7 +304,9 @@ impl Writer {
 
     pub(super) fn hook_done(&self, id: u64, done: Seq, last: &Line) -> Result<(), Trouble> {
         self.connection
-            .prepare_cached("UPDATE hooks SET done = max(done, ?2), last = ?3 WHERE id = ?1")?
+            .prepare_cached(
+                "UPDATE hooks SET done = CASE WHEN done > ?2 THEN done ELSE ?2 END, last = ?3 WHERE id = ?1",
+            )?
             .execute(params![number(id), number(done), last.as_str()])?;
         Ok(())
     }

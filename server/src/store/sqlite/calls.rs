@@ -4,6 +4,7 @@ use shared::acts::{Act, Entry};
 use shared::model::{Claim, Line, Ms, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{Event, Listing, RoomInfo, RoomKind, User};
 
+use super::database::NONE;
 use super::{Medium, Writer, bots, identities, lists, read};
 use crate::store::{
     Account, AddressBan, Append, Appended, Applicant, Credentials, Cursor, Ended, Entered, Identity, Link,
@@ -11,9 +12,14 @@ use crate::store::{
     TokenHash,
 };
 
+/// The keys of small writes that are not of a user and a room: they come behind all that are.
+const HOOKS: u64 = u64::MAX - 1;
+const TOUCHES: (u64, u64) = (u64::MAX, 0);
+const LAST: (u64, u64) = (u64::MAX, 1);
+
 impl<M: Medium> Store for M {
     fn append(&self, batch: Vec<Append>) -> Reply<Vec<Result<Appended, StoreError>>> {
-        self.write(batch.len().max(1), move |writer| writer.append(batch))
+        self.write_appends(batch)
     }
 
     fn events_after(&self, room: RoomId, after: Seq, limit: usize) -> Reply<Page> {
@@ -87,7 +93,8 @@ impl<M: Medium> Store for M {
     }
 
     fn mark_read(&self, room: RoomId, user: UserId, seq: Seq, version: Option<u32>) -> Reply<Cursor> {
-        self.write(1, move |writer| writer.mark_read(room, user, seq, version))
+        let key = (user.bits(), room.bits());
+        self.write_small(key, 1, move |writer| writer.mark_read(room, user, seq, version))
     }
 
     fn members(&self, room: RoomId, limit: usize) -> Reply<(Vec<User>, u32)> {
@@ -115,8 +122,8 @@ impl<M: Medium> Store for M {
     }
 
     fn check(&self) -> Reply<()> {
-        let write = self.write(1, Writer::check);
-        let read = self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?));
+        let write = self.write_small(LAST, 1, Writer::check);
+        let read = self.read(|connection| connection.prepare_cached("SELECT 1")?.query_row(NONE, |_| Ok(())));
         Box::pin(async move {
             write.await?;
             read.await
@@ -135,7 +142,10 @@ impl<M: Medium> Store for M {
     }
 
     fn touch(&self, sessions: Vec<(TokenHash, Ms)>) -> Reply<()> {
-        self.write(sessions.len().max(1), move |writer| writer.touch(sessions))
+        // In an order that is the same for all.
+        let mut sessions = sessions;
+        sessions.sort_unstable();
+        self.write_small(TOUCHES, sessions.len().max(1), move |writer| writer.touch(sessions))
     }
 
     fn credentials(&self, skeleton: String) -> Reply<Credentials> {
@@ -207,6 +217,6 @@ impl<M: Medium> Store for M {
     }
 
     fn hook_done(&self, id: u64, done: Seq, last: Line) -> Reply<()> {
-        self.write(1, move |writer| writer.hook_done(id, done, &last))
+        self.write_small((HOOKS, id), 1, move |writer| writer.hook_done(id, done, &last))
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! It decides nothing itself.
 
-use rusqlite::params;
 use shared::model::{LOBBY, Line, Ms, RoomId, UserId};
 use shared::protocol::{RoomKind, User};
 use shared::rights::{Right, Role, Standing, may, outranks};
 
+use super::database::{Connection, params};
 use super::read::{self, Person};
 use super::{Trouble, Writer, limit, number};
 use crate::store::StoreError;
@@ -68,14 +68,14 @@ pub(super) fn demand_below(actor: &Person, target: &Person) -> Result<(), Troubl
 }
 
 /// A room as a user meets it. `NotFound` if they are not to know of it.
-pub(super) fn facts(connection: &rusqlite::Connection, room: RoomId, user: UserId) -> Result<Facts, Trouble> {
+pub(super) fn facts(connection: &Connection, room: RoomId, user: UserId) -> Result<Facts, Trouble> {
     let person = read::person(connection, user)?;
     let mut statement =
         connection.prepare_cached("SELECT kind, owner, topic, archived, slow FROM rooms WHERE id = ?1")?;
     let mut rows = statement.query([number(room.bits())])?;
     let row = rows.next()?.ok_or(StoreError::NotFound)?;
     let kind = read::parse_room_kind(read::text(row, 0)?)?;
-    let owner = row.get::<_, Option<i64>>(1)?.map(read::user_id).transpose()?;
+    let owner = row.get::<Option<i64>>(1)?.map(read::user_id).transpose()?;
     let standing = if !read::is_member(connection, room, user)? {
         Standing::Outsider
     } else if owner == Some(user) {
@@ -128,21 +128,26 @@ impl Writer {
 
     /// Writes a row of the audit log.
     pub(super) fn note(&self, note: &Note<'_>, at: Ms) -> Result<(), Trouble> {
-        self.connection
+        let id: i64 = self
+            .connection
             .prepare_cached(
-                "INSERT INTO audit (kind, maker, user, room, text, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO audit (kind, maker, user, room, text, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 RETURNING id",
             )?
-            .execute(params![
-                note.kind,
-                number(note.by.bits()),
-                note.user.map(|user| number(user.bits())),
-                note.room.map(|room| number(room.bits())),
-                note.text,
-                at
-            ])?;
+            .query_row(
+                params![
+                    note.kind,
+                    number(note.by.bits()),
+                    note.user.map(|user| number(user.bits())),
+                    note.room.map(|room| number(room.bits())),
+                    note.text,
+                    at
+                ],
+                |row| row.get(0),
+            )?;
         self.connection
             .prepare_cached("DELETE FROM audit WHERE id <= ?1")?
-            .execute([self.connection.last_insert_rowid() - limit(AUDIT_MAX)])?;
+            .execute([id - limit(AUDIT_MAX)])?;
         Ok(())
     }
 }

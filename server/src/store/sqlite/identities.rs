@@ -1,10 +1,10 @@
 //! Reads of sessions, tokens, passwords and links: whose something is.
 
-use rusqlite::{Connection, OptionalExtension};
 use shared::acts::Scope;
 use shared::model::{Ms, UserId};
 use shared::protocol::User;
 
+use super::database::{Connection, OptionalExtension, params};
 use super::read::{self, damaged, is_banned, parse_role, person, text, token, user_id, user_name};
 use super::{Trouble, number};
 use crate::store::{Credentials, Identity, Link, StoreError, TokenHash};
@@ -64,7 +64,7 @@ fn program(connection: &Connection, token: &TokenHash, at: Ms) -> Result<Option<
         fresh: false,
         until: end(until),
         scopes: Some(parse_scopes(text(row, 4)?)?),
-        only_room: row.get::<_, Option<i64>>(5)?.map(read::room_id).transpose()?,
+        only_room: row.get::<Option<i64>>(5)?.map(read::room_id).transpose()?,
     }))
 }
 
@@ -112,9 +112,9 @@ pub(super) fn link(
     at: Ms,
 ) -> Result<(i64, Link, String), Trouble> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, kind, user, text FROM links WHERE secret = ?1 AND until > ?2 AND uses IS NOT 0",
+        "SELECT id, kind, user, text FROM links WHERE secret = ?1 AND until > ?2 AND uses IS DISTINCT FROM 0",
     )?;
-    let mut rows = statement.query(rusqlite::params![secret.as_slice(), at])?;
+    let mut rows = statement.query(params![secret.as_slice(), at])?;
     let row = rows.next()?.ok_or(StoreError::NotFound)?;
     let link = match text(row, 1)? {
         "invite" => Link::Invite,
@@ -129,8 +129,7 @@ pub(super) fn link(
 pub(super) fn session_user(connection: &Connection, session: &TokenHash) -> Result<UserId, Trouble> {
     let mut statement =
         connection.prepare_cached("SELECT user FROM sessions WHERE token = ?1 AND until > ?2")?;
-    let user =
-        statement.query_row(rusqlite::params![session.as_slice(), ENDED], |row| row.get(0)).optional()?;
+    let user = statement.query_row(params![session.as_slice(), ENDED], |row| row.get(0)).optional()?;
     user_id(user.ok_or(StoreError::NotFound)?)
 }
 

@@ -1,11 +1,11 @@
 //! The kinds of events as columns, and back. It must not know rooms or who asks.
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 use shared::model::{Body, Line, Ms, Seq, UserId};
 use shared::protocol::{EventKind, User};
 
 use super::Trouble;
+use super::database::Row;
 use super::read::{damaged, text, user_name};
 
 /// What only some kinds have.
@@ -79,7 +79,7 @@ pub(super) fn columns(kind: &EventKind) -> Columns<'_> {
 }
 
 /// The kind that stands in the columns kind, body, name, data, the first of which is `at`.
-pub(super) fn kind(row: &Row<'_>, at: usize) -> Result<EventKind, Trouble> {
+pub(super) fn kind(row: Row<'_>, at: usize) -> Result<EventKind, Trouble> {
     let kind = match text(row, at)? {
         "message" => {
             let body = Body::parse(text(row, at + 1)?, 0).map_err(|_| damaged("the body of a message"))?;
@@ -109,7 +109,7 @@ pub(super) fn kind(row: &Row<'_>, at: usize) -> Result<EventKind, Trouble> {
     Ok(kind)
 }
 
-fn data(row: &Row<'_>, column: usize) -> Result<Data, Trouble> {
+fn data(row: Row<'_>, column: usize) -> Result<Data, Trouble> {
     match row.get_ref(column)?.as_str_or_null().map_err(|_| damaged("the data of an event"))? {
         Some(text) => serde_json::from_str(text).map_err(|_| damaged("the data of an event").into()),
         None => Ok(Data::default()),

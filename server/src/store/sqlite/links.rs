@@ -1,10 +1,10 @@
 //! Links by which people sign up or set a new password.
 
-use rusqlite::{OptionalExtension, params};
 use shared::model::{Line, Ms, UserId};
 use shared::rights::Right;
 
 use super::acts::row_number;
+use super::database::{NONE, OptionalExtension, params};
 use super::facts::{Note, demand, permit};
 use super::read::Person;
 use super::{Trouble, Writer, number, read};
@@ -99,8 +99,10 @@ impl Writer {
         self.connection
             .prepare_cached("DELETE FROM links WHERE until <= ?1 AND kind <> 'owner'")?
             .execute([at])?;
-        let links: i64 =
-            self.connection.prepare_cached("SELECT count(*) FROM links")?.query_row([], |row| row.get(0))?;
+        let links: i64 = self
+            .connection
+            .prepare_cached("SELECT count(*) FROM links")?
+            .query_row(NONE, |row| row.get(0))?;
         if read::bits(links)? >= LINKS_MAX { Err(StoreError::TooMany.into()) } else { Ok(()) }
     }
 }

@@ -1,6 +1,5 @@
 //! The lists one may look into.
 
-use rusqlite::{Connection, Row, params};
 use shared::acts::{Entry, List, ROWS_MAX};
 use shared::model::{Ms, RoomId, UserId, UserName};
 use shared::protocol::User;
@@ -8,6 +7,7 @@ use shared::rights::Right;
 
 use super::acts::{row_number, row_text};
 use super::bots::hook_row;
+use super::database::{Connection, Row, Rows, params};
 use super::facts::{demand, facts, may_of_server};
 use super::identities::end;
 use super::own::session_id;
@@ -40,14 +40,11 @@ pub(super) fn address_bans(connection: &Connection, at: Ms) -> Result<Vec<Addres
     let mut statement = connection.prepare_cached(
         "SELECT addresses, until FROM bans WHERE addresses IS NOT NULL AND until > ?1 ORDER BY id",
     )?;
-    let ban = |row: &Row<'_>| Ok(AddressBan { addresses: text(row, 0)?.to_owned(), until: end(row.get(1)?) });
+    let ban = |row: Row<'_>| Ok(AddressBan { addresses: text(row, 0)?.to_owned(), until: end(row.get(1)?) });
     collect(statement.query([at])?, ban)
 }
 
-fn collect<T>(
-    mut rows: rusqlite::Rows<'_>,
-    read: impl Fn(&Row<'_>) -> Result<T, Trouble>,
-) -> Result<Vec<T>, Trouble> {
+fn collect<T>(mut rows: Rows<'_>, read: impl Fn(Row<'_>) -> Result<T, Trouble>) -> Result<Vec<T>, Trouble> {
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(read(row)?);
@@ -61,15 +58,15 @@ fn bound(before: Option<&str>) -> Result<i64, Trouble> {
 }
 
 /// The user whose id and name stand in two columns, if anybody does.
-fn user_in(row: &Row<'_>, column: usize) -> Result<Option<User>, Trouble> {
-    match row.get::<_, Option<i64>>(column)? {
+fn user_in(row: Row<'_>, column: usize) -> Result<Option<User>, Trouble> {
+    match row.get::<Option<i64>>(column)? {
         Some(id) => Ok(Some(User { id: user_id(id)?, name: user_name(text(row, column + 1)?)? })),
         None => Ok(None),
     }
 }
 
-fn room_in(row: &Row<'_>, column: usize) -> Result<Option<RoomId>, Trouble> {
-    row.get::<_, Option<i64>>(column)?.map(read::room_id).transpose()
+fn room_in(row: Row<'_>, column: usize) -> Result<Option<RoomId>, Trouble> {
+    row.get::<Option<i64>>(column)?.map(read::room_id).transpose()
 }
 
 /// A list that is kept whole: what comes after one of its rows.
@@ -93,7 +90,7 @@ fn sessions(
         "SELECT token, device, used, until FROM sessions WHERE user = ?1 AND until > ?2
          ORDER BY used DESC, token",
     )?;
-    let session = |row: &Row<'_>| {
+    let session = |row: Row<'_>| {
         let token = read::token(row, 0)?;
         Ok(Entry {
             id: session_id(&token),
@@ -112,7 +109,7 @@ fn blocks(connection: &Connection, by: UserId, before: Option<&str>) -> Result<V
         "SELECT b.id, u.id, u.name, b.at FROM blocks b JOIN users u ON u.id = b.blocked
          WHERE b.user = ?1 AND b.id < ?2 ORDER BY b.id DESC LIMIT ?3",
     )?;
-    let block = |row: &Row<'_>| {
+    let block = |row: Row<'_>| {
         let user = user_in(row, 1)?;
         Ok(Entry { id: row_text(row.get(0)?), user, at: Some(row.get(3)?), ..Entry::default() })
     };
@@ -127,7 +124,7 @@ fn bots(connection: &Connection, by: UserId, before: Option<&str>, at: Ms) -> Re
             "SELECT id, name, at FROM users WHERE bot_owner = ?1 AND bot = 'bot' ORDER BY at DESC, id",
         )?;
         let bot =
-            |row: &Row<'_>| Ok(Entry { user: user_in(row, 0)?, at: Some(row.get(2)?), ..Entry::default() });
+            |row: Row<'_>| Ok(Entry { user: user_in(row, 0)?, at: Some(row.get(2)?), ..Entry::default() });
         entries = collect(statement.query([number(by.bits())])?, bot)?;
     }
     let mut statement = connection.prepare_cached(
@@ -136,7 +133,7 @@ fn bots(connection: &Connection, by: UserId, before: Option<&str>, at: Ms) -> Re
          WHERE u.bot_owner = ?1 AND u.bot = 'bot' AND t.until > ?2 AND t.id < ?3
          ORDER BY t.id DESC LIMIT ?4",
     )?;
-    let token = |row: &Row<'_>| {
+    let token = |row: Row<'_>| {
         Ok(Entry {
             id: row_text(row.get(0)?),
             user: user_in(row, 1)?,
@@ -169,7 +166,7 @@ fn hooks(
          ) h JOIN users u ON u.id = h.maker LEFT JOIN users b ON b.id = h.user
          ORDER BY h.at DESC, h.incoming, h.id DESC",
     )?;
-    let hook = |row: &Row<'_>| {
+    let hook = |row: Row<'_>| {
         let is_incoming: bool = row.get(1)?;
         Ok(Entry {
             id: row_text(hook_row(row.get(0)?, is_incoming)),
@@ -194,7 +191,7 @@ fn users(connection: &Connection, prefix: &str, before: Option<&str>) -> Result<
             (user.name.to_string(), number(user.id.bits()))
         }
     };
-    let user = |row: &Row<'_>| {
+    let user = |row: Row<'_>| {
         let user = user_in(row, 0)?.ok_or_else(|| damaged("a user"))?;
         Ok(Entry {
             id: user.id.to_string(),
@@ -206,20 +203,29 @@ fn users(connection: &Connection, prefix: &str, before: Option<&str>) -> Result<
     let key = UserName::search_key(prefix);
     // All of many are read in the order of an index; some of them are sorted.
     if key.is_empty() {
-        let mut statement = connection.prepare_cached(
+        let sql = connection.dialect(
             "SELECT id, name, role FROM users
              WHERE name COLLATE NOCASE >= ?1 AND (name COLLATE NOCASE, id) > (?1, ?2)
-             AND bot IS NOT 'hook'
+             AND bot IS DISTINCT FROM 'hook'
              ORDER BY name COLLATE NOCASE, id LIMIT ?3",
-        )?;
+            "SELECT id, name, role FROM users
+             WHERE (lower(name), id) > (lower(CAST(?1 AS text) COLLATE \"C\"), ?2) AND bot IS DISTINCT FROM 'hook'
+             ORDER BY lower(name), id LIMIT ?3",
+        );
+        let mut statement = connection.prepare_cached(sql)?;
         return collect(statement.query(params![last_name, last_id, limit(ROWS_MAX)])?, user);
     }
-    let mut statement = connection.prepare_cached(
+    let sql = connection.dialect(
         "SELECT id, name, role FROM users
-         WHERE skeleton >= ?1 AND skeleton < ?2 AND +bot IS NOT 'hook'
+         WHERE skeleton >= ?1 AND skeleton < ?2 AND +bot IS DISTINCT FROM 'hook'
          AND (+name COLLATE NOCASE, +id) > (?3, ?4)
          ORDER BY +name COLLATE NOCASE, +id LIMIT ?5",
-    )?;
+        "SELECT id, name, role FROM users
+         WHERE skeleton >= ?1 AND skeleton < ?2 AND bot IS DISTINCT FROM 'hook'
+         AND (lower(name), id) > (lower(CAST(?3 AS text) COLLATE \"C\"), ?4)
+         ORDER BY lower(name), id LIMIT ?5",
+    );
+    let mut statement = connection.prepare_cached(sql)?;
     let end = format!("{key}{}", char::MAX);
     collect(statement.query(params![key, end, last_name, last_id, limit(ROWS_MAX)])?, user)
 }
@@ -237,7 +243,7 @@ fn links(
          WHERE l.id < ?1 AND l.until > ?2 AND (l.kind = 'invite' OR l.kind = 'reset' AND ?3)
          ORDER BY l.id DESC LIMIT ?4",
     )?;
-    let link = |row: &Row<'_>| {
+    let link = |row: Row<'_>| {
         Ok(Entry {
             id: row_text(row.get(0)?),
             kind: text(row, 1)?.to_owned(),
@@ -266,11 +272,11 @@ fn bans(
          FROM bans b JOIN users m ON m.id = b.maker LEFT JOIN users u ON u.id = b.user
          WHERE b.id < ?1 AND b.until > ?2 ORDER BY b.id DESC LIMIT ?3",
     )?;
-    let ban = |row: &Row<'_>| {
+    let ban = |row: Row<'_>| {
         Ok(Entry {
             id: row_text(row.get(0)?),
             user: user_in(row, 1)?,
-            more: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
+            more: row.get::<Option<String>>(3)?.unwrap_or_default(),
             text: text(row, 4)?.to_owned(),
             by: user_in(row, 5)?,
             at: Some(row.get(7)?),
@@ -288,7 +294,7 @@ fn reports(connection: &Connection, person: &Person, before: Option<&str>) -> Re
          FROM reports r JOIN users m ON m.id = r.maker JOIN events e ON e.room = r.room AND e.seq = r.seq
          WHERE r.id < ?1 ORDER BY r.id DESC LIMIT ?2",
     )?;
-    let report = |row: &Row<'_>| {
+    let report = |row: Row<'_>| {
         Ok(Entry {
             id: row_text(row.get(0)?),
             user: user_in(row, 1)?,
@@ -311,7 +317,7 @@ fn audit(connection: &Connection, person: &Person, before: Option<&str>) -> Resu
          FROM audit a JOIN users m ON m.id = a.maker LEFT JOIN users u ON u.id = a.user
          WHERE a.id < ?1 ORDER BY a.id DESC LIMIT ?2",
     )?;
-    let row = |row: &Row<'_>| {
+    let row = |row: Row<'_>| {
         Ok(Entry {
             id: row_text(row.get(0)?),
             kind: text(row, 1)?.to_owned(),

@@ -1,12 +1,12 @@
 //! Order: mutes, deletions, reports, bans, roles.
 
-use rusqlite::{OptionalExtension, params};
 use shared::model::{Line, Ms, RoomId, Seq, UserId};
 use shared::network::Network;
 use shared::protocol::{EventKind, User};
 use shared::rights::{Right, Role, Standing};
 
 use super::acts::row_number;
+use super::database::{NONE, OptionalExtension, params};
 use super::facts::{Note, demand, demand_below, may_of_server, permit};
 use super::identities::ENDED;
 use super::read::Person;
@@ -112,7 +112,7 @@ impl Writer {
                  FROM reports",
             )?
             .query_row([number(by.bits()), number(room.bits()), number(seq)], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+                Ok((row.get::<i64>(0)?, row.get::<i64>(1)?))
             })?;
         if read::bits(theirs)? >= REPORTS_OF_USER_MAX || read::bits(all)? >= REPORTS_MAX {
             return Err(StoreError::TooMany.into());
@@ -152,7 +152,7 @@ impl Writer {
         permit(target.is_some() || addresses.is_some())?;
         self.connection.prepare_cached("DELETE FROM bans WHERE until <= ?1")?.execute([at])?;
         let bans: i64 =
-            self.connection.prepare_cached("SELECT count(*) FROM bans")?.query_row([], |row| row.get(0))?;
+            self.connection.prepare_cached("SELECT count(*) FROM bans")?.query_row(NONE, |row| row.get(0))?;
         if read::bits(bans)? >= BANS_MAX {
             return Err(StoreError::TooMany.into());
         }

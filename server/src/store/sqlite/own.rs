@@ -1,10 +1,10 @@
 //! What people do for themselves: cursors, quiet rooms, blocks, their own sessions.
 
-use rusqlite::params;
 use sha2::{Digest, Sha256};
 use shared::acts::BLOCKS_MAX;
 use shared::model::{Ms, RoomId, Seq, UserId};
 
+use super::database::params;
 use super::facts::permit;
 use super::identities::sessions_but;
 use super::{Trouble, Writer, number, read};
@@ -32,7 +32,19 @@ impl Writer {
         let (old, kept) = read::cursor_place(&self.connection, room, user)?;
         let new = seq.min(head).max(old);
         if new != old && version.is_none_or(|version| version >= kept) {
-            self.set_cursor(room, user, new)?;
+            // Another node may move the same cursor.
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO cursors (user, room, read) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (user, room) DO UPDATE SET read = excluded.read
+                     WHERE cursors.read < excluded.read AND cursors.version <= ?4",
+                )?
+                .execute([
+                    number(user.bits()),
+                    number(room.bits()),
+                    number(new),
+                    version.map_or(i64::MAX, i64::from),
+                ])?;
         }
         read::cursor(&self.connection, room, user)
     }
@@ -43,7 +55,7 @@ impl Writer {
         self.connection
             .prepare_cached(
                 "INSERT INTO cursors (user, room, read, version) VALUES (?1, ?2, ?3, 1)
-                 ON CONFLICT (user, room) DO UPDATE SET read = excluded.read, version = version + 1",
+                 ON CONFLICT (user, room) DO UPDATE SET read = excluded.read, version = cursors.version + 1",
             )?
             .execute([number(by.bits()), number(room.bits()), number(seq.saturating_sub(1).min(head))])?;
         let cursor = read::cursor(&self.connection, room, by)?;

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use crate::store::StoreError;
 
 /// Work that waits for a thread. Each piece has a weight; their sum is bounded.
-pub(super) struct Queue<J> {
+pub(in crate::store) struct Queue<J> {
     state: Mutex<State<J>>,
     wake: Condvar,
     waiting_max: usize,
@@ -20,7 +20,7 @@ struct State<J> {
 }
 
 impl<J> Queue<J> {
-    pub(super) fn new(waiting_max: usize) -> Arc<Self> {
+    pub(in crate::store) fn new(waiting_max: usize) -> Arc<Self> {
         let state = State { jobs: VecDeque::new(), waiting: 0, closed: false };
         Arc::new(Self { state: Mutex::new(state), wake: Condvar::new(), waiting_max })
     }
@@ -29,7 +29,7 @@ impl<J> Queue<J> {
     ///
     /// # Errors
     /// `Unavailable` if too much waits already, or if the queue is closed.
-    pub(super) fn put(&self, weight: usize, job: J) -> Result<(), StoreError> {
+    pub(in crate::store) fn put(&self, weight: usize, job: J) -> Result<(), StoreError> {
         let mut state = self.lock();
         if state.closed {
             return Err(StoreError::Unavailable("closed".into()));
@@ -46,12 +46,12 @@ impl<J> Queue<J> {
 
     /// Waits for work, and takes all there is until it weighs `weight_max` or more. `None` when the queue is
     /// closed and empty.
-    pub(super) fn take_some(&self, weight_max: usize) -> Option<Vec<J>> {
+    pub(in crate::store) fn take_some(&self, weight_max: usize) -> Option<Vec<J>> {
         self.take_part(1, weight_max)
     }
 
     /// The same, but no more than one of so many parts, for the other threads have theirs.
-    pub(super) fn take_part(&self, parts: usize, weight_max: usize) -> Option<Vec<J>> {
+    pub(in crate::store) fn take_part(&self, parts: usize, weight_max: usize) -> Option<Vec<J>> {
         let mut state = self.lock();
         while state.jobs.is_empty() {
             if state.closed {
@@ -73,7 +73,7 @@ impl<J> Queue<J> {
     }
 
     /// Refuses new jobs; those that wait are still done.
-    pub(super) fn close(&self) {
+    pub(in crate::store) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_all();
     }
@@ -84,21 +84,25 @@ impl<J> Queue<J> {
 }
 
 /// Threads that can be waited for.
-pub(super) struct Threads(Mutex<Vec<JoinHandle<()>>>);
+pub(in crate::store) struct Threads(Mutex<Vec<JoinHandle<()>>>);
 
 impl Threads {
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 
-    pub(super) fn start(&self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    pub(in crate::store) fn start(
+        &self,
+        name: &str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
         self.lock().push(thread);
         Ok(())
     }
 
     /// Waits until all have ended. Their queue must have been closed.
-    pub(super) fn join(&self) {
+    pub(in crate::store) fn join(&self) {
         for thread in self.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store ended in a panic");

@@ -1,12 +1,12 @@
 //! The queries of the embedded store. They work on any connection, the writer's too, and trust no row.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
 use shared::acts::{GROUP_MAX, HOOKS_MAX};
 use shared::model::{LOBBY, Line, Ms, Ref, RoomId, RoomName, Seq, UserId, UserName};
 use shared::protocol::{Event, Listing, RoomInfo, RoomKind, UNREAD_MAX, User};
 use shared::rights::Role;
 use uuid::Uuid;
 
+use super::database::{Connection, NONE, OptionalExtension, Row, params};
 use super::{Trouble, kinds, limit, number};
 use crate::store::{Account, Cursor, Ended, Page, RoomKey, StoreError, TokenHash, UNREAD_SCAN_MAX};
 
@@ -67,11 +67,11 @@ pub(super) fn room_name(text: &str) -> Result<RoomName, Trouble> {
 }
 
 /// A text of a row, borrowed from it.
-pub(super) fn text<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a str, Trouble> {
+pub(super) fn text<'a>(row: Row<'a>, column: usize) -> Result<&'a str, Trouble> {
     row.get_ref(column)?.as_str().map_err(|_| damaged("a text").into())
 }
 
-fn event(row: &Row<'_>) -> Result<Event, Trouble> {
+fn event(row: Row<'_>) -> Result<Event, Trouble> {
     let reference = match row.get_ref(9)?.as_blob_or_null().map_err(|_| damaged("a ref"))? {
         Some(bytes) => Some(Ref(Uuid::from_slice(bytes).map_err(|_| damaged("a ref"))?)),
         None => None,
@@ -256,7 +256,7 @@ pub(super) fn group(
         let room = room_id(row.get(0)?)?;
         let mut statement = connection.prepare_cached(
             "SELECT m.user FROM members m JOIN users u ON u.id = m.user
-             WHERE m.room = ?1 AND m.user <> ?2 AND u.bot IS NOT 'hook' ORDER BY m.user",
+             WHERE m.room = ?1 AND m.user <> ?2 AND u.bot IS DISTINCT FROM 'hook' ORDER BY m.user",
         )?;
         let mut rows = statement.query([number(room.bits()), number(user.bits())])?;
         let mut people = Vec::new();
@@ -274,7 +274,7 @@ pub(super) fn group(
 pub(super) fn people_count(connection: &Connection, room: RoomId) -> Result<u64, Trouble> {
     let mut statement = connection.prepare_cached(
         "SELECT count(*) FROM members m JOIN users u ON u.id = m.user
-         WHERE m.room = ?1 AND u.bot IS NOT 'hook'",
+         WHERE m.room = ?1 AND u.bot IS DISTINCT FROM 'hook'",
     )?;
     bits(statement.query_row([number(room.bits())], |row| row.get(0))?)
 }
@@ -313,7 +313,7 @@ pub(super) fn tokens_where(connection: &Connection, sql: &str, id: i64) -> Resul
 }
 
 /// A hash of a row.
-pub(super) fn token(row: &Row<'_>, column: usize) -> Result<TokenHash, Trouble> {
+pub(super) fn token(row: Row<'_>, column: usize) -> Result<TokenHash, Trouble> {
     let bytes = row.get_ref(column)?.as_blob().map_err(|_| damaged("a hash"))?;
     bytes.try_into().map_err(|_| damaged("a hash").into())
 }
@@ -388,7 +388,7 @@ fn unread(
         "SELECT count(*) FROM (
              SELECT 1 FROM events WHERE room = ?1 AND seq > ?2 AND author <> ?3 AND kind = 'message'
              AND author NOT IN (SELECT blocked FROM blocks WHERE user = ?3) LIMIT ?4
-         )",
+         ) AS found",
     )?;
     let unread = small(statement.query_row(of, |row| row.get(0))?)?;
     if unread == 0 {
@@ -402,12 +402,12 @@ fn unread(
              ) m CROSS JOIN events e ON e.room = ?1 AND e.seq = m.seq
              WHERE e.author <> ?3 AND e.kind = 'message'
              AND e.author NOT IN (SELECT blocked FROM blocks WHERE user = ?3) LIMIT ?4
-         )",
+         ) AS found",
     )?;
     Ok((unread, small(statement.query_row(of, |row| row.get(0))?)?))
 }
 
-fn info(connection: &Connection, user: UserId, row: &Row<'_>) -> Result<RoomInfo, Trouble> {
+fn info(connection: &Connection, user: UserId, row: Row<'_>) -> Result<RoomInfo, Trouble> {
     let id = room_id(row.get(0)?)?;
     let kind = parse_room_kind(text(row, 1)?)?;
     let mut info = RoomInfo::new(id, kind);
@@ -426,7 +426,7 @@ fn info(connection: &Connection, user: UserId, row: &Row<'_>) -> Result<RoomInfo
     info.read = bits(row.get(5)?)?;
     info.read_version = small(row.get(6)?)?;
     info.quiet = row.get(7)?;
-    info.owner = row.get::<_, Option<i64>>(10)?.map(user_id).transpose()?;
+    info.owner = row.get::<Option<i64>>(10)?.map(user_id).transpose()?;
     info.topic = Some(Line::new(text(row, 11)?)).filter(|topic| !topic.as_str().is_empty());
     info.archived = row.get(12)?;
     info.slow_seconds = small(row.get(13)?)?;
@@ -450,8 +450,9 @@ pub(super) fn room_info(connection: &Connection, room: RoomId, user: UserId) -> 
 
 /// The lobby and the rooms that a user is a member of.
 pub(super) fn rooms_of(connection: &Connection, user: UserId) -> Result<Vec<RoomInfo>, Trouble> {
-    let sql =
-        infos!("WHERE r.id IN (SELECT ?2 UNION ALL SELECT room FROM members WHERE user = ?1) ORDER BY r.id");
+    let sql = infos!(
+        "WHERE r.id IN (SELECT CAST(?2 AS bigint) UNION ALL SELECT room FROM members WHERE user = ?1) ORDER BY r.id"
+    );
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([number(user.bits()), number(LOBBY.bits())])?;
     let mut infos = Vec::new();
@@ -476,7 +477,7 @@ fn blocked(connection: &Connection, user: UserId) -> Result<Vec<UserId>, Trouble
 /// The lobby and the rooms that a user is a member of, by id.
 pub(super) fn room_ids_of(connection: &Connection, user: UserId) -> Result<Vec<RoomId>, Trouble> {
     let mut statement = connection.prepare_cached(
-        "SELECT ?2 AS room UNION ALL SELECT room FROM members WHERE user = ?1 ORDER BY room",
+        "SELECT CAST(?2 AS bigint) AS room UNION ALL SELECT room FROM members WHERE user = ?1 ORDER BY room",
     )?;
     let mut rows = statement.query([number(user.bits()), number(LOBBY.bits())])?;
     let mut rooms = Vec::new();
@@ -489,7 +490,7 @@ pub(super) fn room_ids_of(connection: &Connection, user: UserId) -> Result<Vec<R
 /// How many own the server.
 pub(super) fn owners_count(connection: &Connection) -> Result<u64, Trouble> {
     let mut statement = connection.prepare_cached("SELECT count(*) FROM users WHERE role = 'owner'")?;
-    bits(statement.query_row([], |row| row.get(0))?)
+    bits(statement.query_row(NONE, |row| row.get(0))?)
 }
 
 /// Whether one of two has blocked the other.

@@ -1,11 +1,11 @@
 //! Rooms: how they come to be, who enters and who leaves, and the acts of those who keep them.
 
-use rusqlite::{OptionalExtension, params};
 use shared::acts::{GROUP_MAX, SLOW_SECONDS_MAX};
 use shared::model::{Claim, LOBBY, Line, Ms, RoomId, RoomName, Seq, UserId};
 use shared::protocol::{Event, EventKind, RoomKind, User};
 use shared::rights::Right;
 
+use super::database::{OptionalExtension, params};
 use super::facts::{Facts, Note, demand, permit};
 use super::read::Program;
 use super::{Trouble, Writer, number, read};

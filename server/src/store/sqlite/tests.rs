@@ -55,8 +55,10 @@ fn the_data_is_for_its_owner() {
 fn commits_are_synced() {
     let (_dir, store) = store();
     let modes = wait(store.write(1, |writer| {
-        let synchronous: i64 = writer.connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
-        let journal: String = writer.connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+        let synchronous: i64 =
+            writer.connection.embedded().query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+        let journal: String =
+            writer.connection.embedded().query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
         Ok((synchronous, journal))
     }));
     // 2 is FULL: in WAL mode each commit is synced before it returns.
@@ -178,7 +180,8 @@ fn a_reader_does_not_stop_the_writer() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let (running, runs) = std::sync::mpsc::channel();
     let reader = store.read(move |connection| {
-        let count = || connection.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0));
+        let count =
+            || connection.embedded().query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0));
         let first = count()?;
         let _ = running.send(());
         let _ = held.recv_timeout(Duration::from_secs(20));
@@ -196,9 +199,9 @@ fn a_reader_does_not_stop_the_writer() {
 /// Lets the database grow by so many pages, or as it likes.
 fn set_room(store: &SqliteStore, pages: Option<i64>) {
     wait(store.write(1, move |writer| {
-        let now: i64 = writer.connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        let now: i64 = writer.connection.embedded().query_row("PRAGMA page_count", [], |row| row.get(0))?;
         let max = pages.map_or(i64::from(u32::MAX - 1), |pages| now + pages);
-        writer.connection.query_row(&format!("PRAGMA max_page_count = {max}"), [], |_| Ok(()))?;
+        writer.connection.embedded().query_row(&format!("PRAGMA max_page_count = {max}"), [], |_| Ok(()))?;
         Ok(())
     }))
     .unwrap();
@@ -266,7 +269,7 @@ fn memory_is_right_after_a_failed_batch() {
     let bob = User { id: UserId::from_bits(2), name: user_claim("Bob").name };
     let said = store.append(vec![message(LOBBY, &bob, "lost", None)]);
     let broken = store.write(1, |writer| {
-        writer.connection.execute("INSERT INTO nowhere VALUES (1)", [])?;
+        writer.connection.embedded().execute("INSERT INTO nowhere VALUES (1)", [])?;
         Ok(())
     });
     drop(release);
@@ -310,7 +313,7 @@ fn damaged_rows_are_no_panic() {
         let (_dir, store) = store();
         let ada = guest(&store, 1, "Ada");
         say(&store, LOBBY, &ada, "x");
-        wait(store.write(1, |writer| Ok(writer.connection.execute(damage, [])?))).unwrap();
+        wait(store.write(1, |writer| Ok(writer.connection.embedded().execute(damage, [])?))).unwrap();
         let page = wait(store.events_after(LOBBY, 0, 9));
         assert!(matches!(page, Err(StoreError::Unavailable(_))), "{damage}");
         assert_eq!(say(&store, LOBBY, &ada, "y").seq, 2);
@@ -322,8 +325,12 @@ fn kinds_of_a_newer_server_keep_their_place() {
     let (_dir, store) = store();
     let ada = guest(&store, 1, "Ada");
     say(&store, LOBBY, &ada, "x");
-    wait(store.write(1, |writer| Ok(writer.connection.execute("UPDATE events SET kind = 'new'", [])?)))
-        .unwrap();
+    wait(
+        store.write(1, |writer| {
+            Ok(writer.connection.embedded().execute("UPDATE events SET kind = 'new'", [])?)
+        }),
+    )
+    .unwrap();
     assert_eq!(log(&store, LOBBY)[0].kind, shared::protocol::EventKind::Unknown);
 }
 
@@ -404,7 +411,10 @@ fn the_first_database_is_brought_up_to_date() {
 
 fn count(store: &SqliteStore, table: &'static str) -> i64 {
     wait(store.write(1, move |writer| {
-        Ok(writer.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?)
+        Ok(writer
+            .connection
+            .embedded()
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?)
     }))
     .unwrap()
 }

@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 
-use rusqlite::Connection;
 use shared::model::{RoomId, UserId};
 
 use super::appends::{Membership, Place};
+use super::database::{Connection, Fault, NONE};
 use super::queue::Queue;
 use super::{Trouble, limit};
 
@@ -19,7 +19,7 @@ pub(super) const PURGE_MAX: usize = 10_000;
 
 /// A change: run inside the transaction; what it returns is called after the commit. An error means that the
 /// transaction is lost.
-pub(super) type Change = Box<dyn FnOnce(&mut Writer) -> rusqlite::Result<Answer> + Send>;
+pub(super) type Change = Box<dyn FnOnce(&mut Writer) -> Result<Answer, Fault> + Send>;
 /// Sends a change's answer.
 pub(super) type Answer = Box<dyn FnOnce() + Send>;
 
@@ -31,6 +31,9 @@ pub(in crate::store) struct Writer {
     pub(super) memberships: HashMap<(RoomId, UserId), Membership>,
     /// There may be events of deleted rooms.
     pub(super) purging: bool,
+    /// Events are sent before the answer to the one before is there, where that is possible: no `ref` is thought
+    /// to be a repeat.
+    pub(super) ahead: bool,
     /// Transactions that were committed.
     #[cfg(test)]
     pub(super) commits: u64,
@@ -43,6 +46,7 @@ impl Writer {
             places: HashMap::new(),
             memberships: HashMap::new(),
             purging: true,
+            ahead: false,
             #[cfg(test)]
             commits: 0,
         }
@@ -58,9 +62,7 @@ impl Writer {
                     // The answers are dropped unsent, which is an answer too: `Unavailable`.
                     tracing::error!(%error, size, "cannot write to the database");
                     self.forget();
-                    if !self.connection.is_autocommit()
-                        && let Err(error) = self.connection.execute_batch("ROLLBACK")
-                    {
+                    if let Err(error) = self.connection.roll_back() {
                         tracing::error!(%error, "cannot roll back");
                     }
                 }
@@ -68,16 +70,14 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, batch: Vec<Change>) -> rusqlite::Result<Vec<Answer>> {
-        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    fn commit(&mut self, batch: Vec<Change>) -> Result<Vec<Answer>, Fault> {
+        self.connection.control("BEGIN IMMEDIATE")?;
         let mut answers = Vec::with_capacity(batch.len());
         for change in batch {
             answers.push(change(self)?);
         }
-        if self.purging {
-            self.purge()?;
-        }
-        self.connection.prepare_cached("COMMIT")?.execute([])?;
+        self.purge_some()?;
+        self.connection.control("COMMIT")?;
         #[cfg(test)]
         {
             self.commits += 1;
@@ -87,7 +87,18 @@ impl Writer {
 
     /// Takes away some of what was said in rooms that were deleted. All of it in the transaction that deletes a
     /// big room would keep everybody waiting.
-    fn purge(&mut self) -> rusqlite::Result<()> {
+    pub(in crate::store) fn purge_some(&mut self) -> Result<(), Fault> {
+        if !self.purging {
+            return Ok(());
+        }
+        self.purge().map_err(|trouble| match trouble {
+            Trouble::Medium(fault) => fault,
+            // A statement that reads nothing is not refused.
+            Trouble::Refused(_) => Fault::NoRow,
+        })
+    }
+
+    fn purge(&mut self) -> Result<(), Trouble> {
         let purged = self
             .connection
             .prepare_cached(
@@ -97,14 +108,14 @@ impl Writer {
             )?
             .execute([limit(PURGE_MAX)])?;
         if purged < PURGE_MAX {
-            self.connection.prepare_cached("DELETE FROM purges")?.execute([])?;
+            self.connection.prepare_cached("DELETE FROM purges")?.execute(NONE)?;
             self.purging = false;
         }
         Ok(())
     }
 
     /// Drops what is remembered, so that it is read again.
-    fn forget(&mut self) {
+    pub(in crate::store) fn forget(&mut self) {
         self.places.clear();
         self.memberships.clear();
     }
@@ -114,27 +125,28 @@ impl Writer {
         &mut self,
         change: impl FnOnce(&mut Self) -> Result<T, Trouble>,
     ) -> Result<T, Trouble> {
-        let before = self.connection.total_changes();
-        self.connection.prepare_cached("SAVEPOINT change")?.execute([])?;
+        let before = self.connection.changes();
+        self.connection.control("SAVEPOINT change")?;
         let done = change(self);
-        if matches!(done, Err(Trouble::Refused(_))) && self.connection.total_changes() != before {
-            self.connection.prepare_cached("ROLLBACK TO change")?.execute([])?;
+        if matches!(done, Err(Trouble::Refused(_))) && self.connection.changes() != before {
+            self.connection.control("ROLLBACK TO change")?;
             self.forget();
         }
         if !matches!(done, Err(Trouble::Medium(_))) {
-            self.connection.prepare_cached("RELEASE change")?.execute([])?;
+            self.connection.control("RELEASE change")?;
         }
         done
     }
 
     /// A write that changes nothing worth keeping.
     pub(super) fn check(&mut self) -> Result<(), Trouble> {
-        self.connection
-            .prepare_cached(
-                "INSERT INTO meta (key, value) VALUES ('checks', 1)
-                 ON CONFLICT (key) DO UPDATE SET value = value + 1",
-            )?
-            .execute([])?;
+        let sql = self.connection.dialect(
+            "INSERT INTO meta (key, value) VALUES ('checks', 1)
+             ON CONFLICT (key) DO UPDATE SET value = value + 1",
+            "INSERT INTO checks (id, count) VALUES (1, 1)
+             ON CONFLICT (id) DO UPDATE SET count = checks.count + 1",
+        );
+        self.connection.prepare_cached(sql)?.execute(NONE)?;
         Ok(())
     }
 }

@@ -1,0 +1,327 @@
+//! One connection to a PostgreSQL server, used by one thread, which waits for each answer but never longer
+//! than until a deadline. It must not know what the statements are about.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join;
+use tokio::runtime::Runtime;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Config, NoTls, Statement};
+
+use super::dialect;
+use crate::store::sqlite::database::Value;
+
+/// How long a connection may take to be made.
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// How long sent bytes may stay without an answer of the other machine.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
+/// After how long a silent connection is asked whether it is alive, and how often.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// What the server is told about a new connection. Whoever is gone must not hold a lock: statements, waits for
+/// locks and idle transactions end by themselves, and a server that waits for a lock looks whether the other
+/// side is still there. A stronger durability than ours, set for the database, stays.
+const SETTINGS: &str = "
+    SET statement_timeout = '4s';
+    SET lock_timeout = '3s';
+    SET idle_in_transaction_session_timeout = '3s';
+    SET client_connection_check_interval = '1s';
+    SET tcp_keepalives_idle = 10;
+    SET tcp_keepalives_interval = 2;
+    SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = '4s';
+    SET client_min_messages = warning;
+    SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
+
+/// Why a server did not do what it was told. The connection cannot be relied on any more.
+#[derive(Debug)]
+pub(in crate::store) enum Fault {
+    Server(tokio_postgres::Error),
+    /// There was no answer in time.
+    Late,
+    /// A statement that was sent ahead did not change the one row that it was to change.
+    Unmet,
+    /// This machine could not even try.
+    Local(std::io::Error),
+}
+
+impl Fault {
+    /// Another transaction was in the way: the same again may work.
+    pub(super) fn is_conflict(&self) -> bool {
+        let Self::Server(error) = self else { return matches!(self, Self::Unmet) };
+        let conflicts = [
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::UNIQUE_VIOLATION,
+        ];
+        error.code().is_some_and(|code| conflicts.contains(code))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(error) => match (error.as_db_error(), std::error::Error::source(error)) {
+                (Some(error), _) => write!(f, "{} ({})", error.message(), error.code().code()),
+                (None, Some(source)) => write!(f, "{error}: {source}"),
+                (None, None) => error.fmt(f),
+            },
+            Self::Late => f.write_str("the server did not answer in time"),
+            Self::Unmet => f.write_str("a row was there already"),
+            Self::Local(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+/// A statement whose answer nobody has waited for yet.
+type Sent = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
+
+pub(in crate::store) struct Session {
+    client: Arc<Client>,
+    runtime: Runtime,
+    prepared: RefCell<HashMap<Box<str>, Statement>>,
+    sent: RefCell<Vec<Sent>>,
+    deadline: Cell<Instant>,
+    statements: Cell<u64>,
+}
+
+impl Session {
+    /// Connects, at the latest until the deadline.
+    pub(super) fn connect(config: &Config, deadline: Instant) -> Result<Self, Fault> {
+        let mut config = config.clone();
+        config
+            .connect_timeout(CONNECT_MAX)
+            .tcp_user_timeout(UNACKNOWLEDGED_MAX)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES);
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::Local)?;
+        let connect = async {
+            let (client, connection) = config.connect(NoTls).await?;
+            // It runs whenever this thread waits for an answer, which is when there is something to read.
+            tokio::spawn(connection);
+            client.batch_execute(SETTINGS).await?;
+            Ok(client)
+        };
+        let client = runtime
+            .block_on(async { tokio::time::timeout_at(deadline.into(), connect).await })
+            .unwrap_or(Err(Fault::Late))?;
+        Ok(Self {
+            client: Arc::new(client),
+            runtime,
+            prepared: RefCell::default(),
+            sent: RefCell::default(),
+            deadline: Cell::new(deadline),
+            statements: Cell::new(0),
+        })
+    }
+
+    /// From now on no answer is waited for longer than until then.
+    pub(super) fn set_deadline(&self, deadline: Instant) {
+        self.deadline.set(deadline);
+    }
+
+    /// How many statements were run.
+    pub(in crate::store) fn statements(&self) -> u64 {
+        self.statements.get()
+    }
+
+    /// Runs statements without values, as they are, and waits for them.
+    pub(super) fn batch(&self, sql: &str) -> Result<(), Fault> {
+        self.wait(async { Ok(self.client.batch_execute(sql).await?) })
+    }
+
+    /// Sends a statement without values. An error of it is the next statement's.
+    pub(in crate::store) fn control(&self, sql: &str) -> Result<(), Fault> {
+        let (client, sql) = (self.client.clone(), sql.to_owned());
+        self.send(Box::pin(async move { Ok(client.batch_execute(&sql).await?) }))
+    }
+
+    /// Sends a statement that must change one row. That it did not is the next statement's error.
+    pub(in crate::store) fn execute_ahead(&self, sql: &str, values: &[Value<'_>]) -> Result<(), Fault> {
+        let statement = self.prepare(sql)?;
+        self.count();
+        let client = self.client.clone();
+        let values: Vec<Owned> = values.iter().map(|value| Owned::of(*value)).collect();
+        self.send(Box::pin(async move {
+            match client.execute_raw(&statement, values.iter()).await? {
+                1 => Ok(()),
+                _ => Err(Fault::Unmet),
+            }
+        }))
+    }
+
+    pub(in crate::store) fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<usize, Fault> {
+        let statement = self.prepare(sql)?;
+        self.count();
+        let changed = self.wait(async { Ok(self.client.execute_raw(&statement, values.iter()).await?) })?;
+        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+    }
+
+    pub(in crate::store) fn query(
+        &self,
+        sql: &str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<tokio_postgres::Row>, Fault> {
+        let statement = self.prepare(sql)?;
+        self.count();
+        let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as _).collect();
+        self.wait(async { Ok(self.client.query(&statement, &values).await?) })
+    }
+
+    fn count(&self) {
+        self.statements.set(self.statements.get() + 1);
+    }
+
+    fn prepare(&self, sql: &str) -> Result<Statement, Fault> {
+        if let Some(statement) = self.prepared.borrow().get(sql) {
+            return Ok(statement.clone());
+        }
+        let text = dialect::translate(sql);
+        let statement = self.wait(async { Ok(self.client.prepare(&text).await?) })?;
+        self.prepared.borrow_mut().insert(sql.into(), statement.clone());
+        Ok(statement)
+    }
+
+    fn send(&self, mut sent: Sent) -> Result<(), Fault> {
+        // The first look at it puts it into the connection's queue, behind what was sent before.
+        match sent.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) => done,
+            Poll::Pending => {
+                self.sent.borrow_mut().push(sent);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for an answer, and for those of what was sent before.
+    fn wait<T>(&self, answer: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let sent = self.sent.take();
+        let before = async move {
+            for sent in sent {
+                sent.await?;
+            }
+            Ok::<(), Fault>(())
+        };
+        let deadline = self.deadline.get().into();
+        let all = async { tokio::time::timeout_at(deadline, join(answer, before)).await };
+        match self.runtime.block_on(all) {
+            Ok((answer, before)) => before.and(answer),
+            Err(_) => Err(Fault::Late),
+        }
+    }
+}
+
+/// A value that waits to be sent.
+#[derive(Debug)]
+enum Owned {
+    Null,
+    Number(i64),
+    Truth(bool),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Owned {
+    fn of(value: Value<'_>) -> Self {
+        match value {
+            Value::Null | Value::Numbers(_) => Self::Null,
+            Value::Number(number) => Self::Number(number),
+            Value::Truth(truth) => Self::Truth(truth),
+            Value::Text(text) => Self::Text(text.to_owned()),
+            Value::Bytes(bytes) => Self::Bytes(bytes.to_owned()),
+        }
+    }
+
+    fn value(&self) -> Value<'_> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Number(number) => Value::Number(*number),
+            Self::Truth(truth) => Value::Truth(*truth),
+            Self::Text(text) => Value::Text(text),
+            Self::Bytes(bytes) => Value::Bytes(bytes),
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Sync + Send>;
+
+impl ToSql for Owned {
+    fn to_sql(&self, kind: &Type, out: &mut bytes::BytesMut) -> Result<IsNull, Failure> {
+        self.value().to_sql(kind, out)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+/// The server says of what type a value must be; a truth is a number there where it is one in a column.
+impl ToSql for Value<'_> {
+    fn to_sql(&self, kind: &Type, out: &mut bytes::BytesMut) -> Result<IsNull, Failure> {
+        let number = match *self {
+            Value::Null => return Ok(IsNull::Yes),
+            Value::Text(text) => return text.to_sql(kind, out),
+            Value::Bytes(bytes) => return bytes.to_sql(kind, out),
+            Value::Numbers(numbers) => return numbers.to_sql(kind, out),
+            Value::Number(number) => number,
+            Value::Truth(truth) => i64::from(truth),
+        };
+        match *kind {
+            Type::BOOL => (number != 0).to_sql(kind, out),
+            Type::INT8 => number.to_sql(kind, out),
+            Type::INT4 => i32::try_from(number)?.to_sql(kind, out),
+            Type::INT2 => i16::try_from(number)?.to_sql(kind, out),
+            _ => Err(format!("a number where {kind} is wanted").into()),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Value<'a> {
+    fn from_sql(kind: &Type, raw: &'a [u8]) -> Result<Self, Failure> {
+        Ok(match *kind {
+            Type::BOOL => Value::Truth(bool::from_sql(kind, raw)?),
+            Type::INT8 => Value::Number(i64::from_sql(kind, raw)?),
+            Type::INT4 => Value::Number(i32::from_sql(kind, raw)?.into()),
+            Type::INT2 => Value::Number(i16::from_sql(kind, raw)?.into()),
+            Type::BYTEA => Value::Bytes(raw),
+            _ => Value::Text(<&str>::from_sql(kind, raw)?),
+        })
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Self, Failure> {
+        Ok(Value::Null)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
