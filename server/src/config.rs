@@ -83,10 +83,15 @@ pub struct Config {
     #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
     pub data: PathBuf,
 
+    /// PostgreSQL database that any number of nodes share, instead of one of our own in the data directory, as
+    /// postgres://USER:PASSWORD@HOST/NAME. Others on this machine can see a flag; not so the variable.
+    #[arg(long, env = "MAGPIE_DATABASE", hide_env_values = true, value_name = "URL")]
+    pub database: Option<SecretUrl>,
+
     /// Redis server by way of which several processes hear each other, as redis://HOST:PORT, with USER:PASSWORD@
     /// before the host where it wants that. Others on this machine can see a flag; not so the variable.
     #[arg(long, env = "MAGPIE_BROKER", hide_env_values = true, value_name = "URL")]
-    pub broker: Option<BrokerUrl>,
+    pub broker: Option<SecretUrl>,
 
     /// Threads that serve connections; 0 is one for every two cores.
     #[arg(long, env = "MAGPIE_WORKERS", default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(..=256))]
@@ -242,23 +247,23 @@ pub struct Config {
 
 /// An address that may hold a password: it is checked where it is used, and never shown.
 #[derive(Clone)]
-pub struct BrokerUrl(String);
+pub struct SecretUrl(String);
 
-impl BrokerUrl {
+impl SecretUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl From<String> for BrokerUrl {
+impl From<String> for SecretUrl {
     fn from(text: String) -> Self {
         Self(text)
     }
 }
 
-impl fmt::Debug for BrokerUrl {
+impl fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BrokerUrl(…)")
+        f.write_str("SecretUrl(…)")
     }
 }
 
@@ -398,14 +403,17 @@ mod tests {
     }
 
     #[test]
-    fn a_password_of_the_broker_is_not_shown() {
-        let flags = ["magpie", "--broker", "redis://:hush@localhost"];
+    fn passwords_in_addresses_are_not_shown() {
+        let flags =
+            ["magpie", "--broker", "redis://:hush@localhost", "--database", "postgres://me:hush@localhost/magpie"];
         let arguments = Arguments::try_parse_from(flags).unwrap();
-        assert_eq!(arguments.config.broker.as_ref().map(BrokerUrl::as_str), Some(flags[2]));
+        assert_eq!(arguments.config.broker.as_ref().map(SecretUrl::as_str), Some(flags[2]));
+        assert_eq!(arguments.config.database.as_ref().map(SecretUrl::as_str), Some(flags[4]));
         assert!(!format!("{arguments:?}").contains("hush"));
         let command = Arguments::command();
-        let broker = command.get_arguments().find(|arg| arg.get_long() == Some("broker"));
-        assert!(broker.is_some_and(clap::Arg::is_hide_env_values_set));
+        let secret = |arg: &&clap::Arg| ["broker", "database"].contains(&arg.get_long().unwrap_or_default());
+        let shown = command.get_arguments().filter(secret).filter(|arg| !arg.is_hide_env_values_set());
+        assert_eq!(shown.count(), 0);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use server::config::{Arguments, Certificate, Command, Config, LogForm};
 use server::control::{self, Control, Order};
 use server::owner::OwnerLinks;
 use server::store::Store;
-use server::store::sqlite::SqliteStore;
+use server::store::postgres::PostgresStore;
+use server::store::sqlite::{self, SqliteStore};
 use server::tls::Tls;
 use server::{Parts, accept, log};
 use tokio::signal::unix::{SignalKind, signal};
@@ -72,7 +73,14 @@ async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Res
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    let store = Arc::new(SqliteStore::open(&config.data)?);
+    let store: Arc<dyn Store> = match &config.database {
+        None => Arc::new(SqliteStore::open(&config.data)?),
+        Some(address) => {
+            sqlite::private_dir(&config.data)
+                .with_context(|| format!("cannot use the data directory {}", config.data.display()))?;
+            Arc::new(PostgresStore::open(address.as_str())?)
+        }
+    };
     let control = Control::open(&config.data)
         .inspect_err(|error| tracing::warn!(%error, "no control socket; `magpie announce` will not work"))
         .ok();
