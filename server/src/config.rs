@@ -404,8 +404,13 @@ mod tests {
 
     #[test]
     fn passwords_in_addresses_are_not_shown() {
-        let flags =
-            ["magpie", "--broker", "redis://:hush@localhost", "--database", "postgres://me:hush@localhost/magpie"];
+        let flags = [
+            "magpie",
+            "--broker",
+            "redis://:hush@localhost",
+            "--database",
+            "postgres://me:hush@localhost/magpie",
+        ];
         let arguments = Arguments::try_parse_from(flags).unwrap();
         assert_eq!(arguments.config.broker.as_ref().map(SecretUrl::as_str), Some(flags[2]));
         assert_eq!(arguments.config.database.as_ref().map(SecretUrl::as_str), Some(flags[4]));

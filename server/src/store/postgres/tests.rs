@@ -199,7 +199,9 @@ fn what_one_node_changes_the_others_know_at_once() {
         say(&nodes[1], den, &ada, "more");
     }
     let moved = [6, 9, 7, 8].map(|seq| nodes[(seq % 2) as usize].mark_read(den, bob.id, seq, None));
-    moved.into_iter().for_each(|reply| drop(wait(reply).unwrap()));
+    for reply in moved {
+        wait(reply).unwrap();
+    }
     assert_eq!(wait(nodes[0].room_info(den, bob.id)).unwrap().read, 9);
 }
 
