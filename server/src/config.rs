@@ -42,6 +42,12 @@ pub enum Command {
         #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
         data: PathBuf,
     },
+    /// Say whether the running server is ready: what /readyz says, and a failure if it is not.
+    Health {
+        /// The data directory of the running server.
+        #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
+        data: PathBuf,
+    },
     /// Print a link by which somebody with an account becomes an owner of the running server: for the first
     /// one, and for an owner who has lost their password. It works once, and an earlier one no more.
     OwnerLink {
@@ -235,6 +241,22 @@ pub struct Config {
         value_parser = clap::value_parser!(u64).range(1..=3_600)
     )]
     pub ping_interval: u64,
+
+    /// Seconds for which a server that is told to end goes on as before but says that it is not ready (/readyz):
+    /// time for a balancer to send newcomers elsewhere.
+    #[arg(
+        long,
+        env = "MAGPIE_DRAIN_DELAY",
+        default_value_t = 0,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(..=3_600)
+    )]
+    pub drain_delay: u64,
+
+    /// Address on which Prometheus may read metrics (/metrics). It is for the operator: nobody is asked who they
+    /// are there.
+    #[arg(long, env = "MAGPIE_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
 
     /// Do not compress messages on the wire.
     #[arg(long, env = "MAGPIE_NO_DEFLATE", value_parser = switch())]

@@ -28,6 +28,8 @@ pub enum Order {
     Announce { text: String },
     /// Make a link by which somebody becomes an owner.
     OwnerLink,
+    /// Say whether all is well.
+    Health,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

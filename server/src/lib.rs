@@ -30,10 +30,12 @@ pub mod encoded;
 pub mod engine;
 pub mod gate;
 pub mod handshake;
+pub mod health;
 pub mod hooks;
 pub mod hub;
 pub mod limits;
 pub mod log;
+pub mod metrics;
 pub mod names;
 pub mod owner;
 pub mod passwords;
@@ -50,8 +52,7 @@ pub mod worker;
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -64,7 +65,9 @@ use crate::broker::{Broker, Hint, HubId, Topic};
 use crate::config::Config;
 use crate::control::{Control, Order};
 use crate::gate::Gate;
+use crate::health::Health;
 use crate::hooks::Hooks;
+use crate::metrics::{Metrics, Source};
 use crate::owner::OwnerLinks;
 use crate::routes::lab;
 use crate::store::Store;
@@ -83,10 +86,13 @@ pub struct Parts {
     /// one more.
     pub hub: HubId,
     pub control: Option<Control>,
+    /// Where metrics are read, and what has them.
+    pub metrics: Option<(TcpListener, Metrics)>,
     pub owner_links: OwnerLinks,
 }
 
-/// Serves until `shutdown` is ready, then drains: no new connections, 1012 to those there are, and every
+/// Serves until `shutdown` is ready, then drains: not ready any more, and after the configured delay no new
+/// connections, 1012 to those there are, and every
 /// accepted message committed. The first worker runs on the calling thread, inside the returned future.
 ///
 /// # Errors
@@ -104,9 +110,10 @@ async fn run_local(
     config: &Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), EngineFailed> {
-    let Parts { listeners, tls, store, broker, hub, control, owner_links } = parts;
+    let Parts { listeners, tls, store, broker, hub, control, metrics, owner_links } = parts;
+    let health = Arc::new(Health::new(store.clone(), broker.clone()));
     if let Some(control) = control {
-        let broker = broker.clone();
+        let (broker, health) = (broker.clone(), health.clone());
         let carry_out = async move |order| match order {
             Order::Announce { text } => {
                 let text = config::announcement(&text)?;
@@ -114,12 +121,19 @@ async fn run_local(
                 broker.publish(hub, Topic::All, hint);
                 Ok(None)
             }
+            Order::Health => {
+                let report = health.report().await;
+                if report.is_ready_without(&[]) {
+                    Ok(Some(report.to_string()))
+                } else {
+                    Err(report.to_string())
+                }
+            }
             Order::OwnerLink => owner_links.make(true).await.map_err(|error| error.to_string()),
         };
         spawn_local(control.run(carry_out));
     }
     let lab = (!config.no_lab).then(|| Arc::new(lab::Lab::new(lab::Limits::default())));
-    let draining = Arc::new(AtomicBool::new(false));
     let proxies = Proxies(config.trusted_proxy.clone());
     let gate = Gate::behind(proxies, config.max_connections, config.max_connections_per_address);
     let shared = Arc::new(Shared {
@@ -130,7 +144,7 @@ async fn run_local(
         pressure: Arc::default(),
         api: Arc::new(Api::new(config)),
         gate: gate.clone(),
-        draining: draining.clone(),
+        health: health.clone(),
         lab: lab.clone(),
     });
     let upkeep = Upkeep {
@@ -142,6 +156,13 @@ async fn run_local(
         hooks: Hooks::new(shared.store.clone(), config.allow_private_hooks),
     };
     spawn_local(upkeep.run());
+    // Until all is over.
+    let (_metrics_end, end) = watch::channel(false);
+    if let Some((listener, metrics)) = metrics {
+        let (health, broker) = (health.clone(), shared.broker.clone());
+        let source = Source { metrics, health, gate: gate.clone(), broker };
+        spawn_local(metrics::serve(listener, source, end));
+    }
     let (stop, stopped) = watch::channel(false);
     let mut seats = Vec::new();
     let mut ends = FuturesUnordered::new();
@@ -173,7 +194,13 @@ async fn run_local(
         _ = ends.next() => Err(EngineFailed),
     };
     tracing::info!(connections = gate.connections(), "going down");
-    draining.store(true, Ordering::Relaxed);
+    health.drain();
+    if result.is_ok() && config.drain_delay > 0 {
+        result = tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(config.drain_delay)) => Ok(()),
+            _ = ends.next() => Err(EngineFailed),
+        };
+    }
     let _ = stop.send(true);
     if let Some(lab) = lab {
         lab.close();

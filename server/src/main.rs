@@ -13,6 +13,7 @@ use server::broker::redis::RedisBroker;
 use server::broker::{self, Broker};
 use server::config::{Arguments, Certificate, Command, Config, LogForm};
 use server::control::{self, Control, Order};
+use server::metrics::Metrics;
 use server::owner::OwnerLinks;
 use server::store::Store;
 use server::store::postgres::PostgresStore;
@@ -36,6 +37,11 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Some(Command::Announce { text, data }) => runtime.block_on(async {
             control::order(&data, &Order::Announce { text }).await.map(drop).map_err(anyhow::Error::msg)
+        }),
+        Some(Command::Health { data }) => runtime.block_on(async {
+            let report = control::order(&data, &Order::Health).await.map_err(anyhow::Error::msg)?;
+            print!("{}", report.unwrap_or_default());
+            Ok(())
         }),
         Some(Command::OwnerLink { data }) => runtime.block_on(async {
             let link = control::order(&data, &Order::OwnerLink).await.map_err(anyhow::Error::msg)?;
@@ -73,6 +79,15 @@ async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Res
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
+    // Before anything is there to be counted.
+    let metrics = match config.metrics_listen {
+        None => None,
+        Some(address) => {
+            let listener = accept::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+            tracing::info!(metrics = %format!("http://{}/metrics", listener.local_addr()?), "metrics");
+            Some((listener, Metrics::install()?))
+        }
+    };
     let store: Arc<dyn Store> = match &config.database {
         None => Arc::new(SqliteStore::open(&config.data)?),
         Some(address) => {
@@ -110,7 +125,7 @@ async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Res
         Some(url) => Arc::new(RedisBroker::open(url.as_str(), &store.secret())?),
     };
     let hub = broker::first_hub().context("the system gives no random bytes")?;
-    let parts = Parts { listeners, tls, store, broker, hub, control, owner_links };
+    let parts = Parts { listeners, tls, store, broker, hub, control, metrics, owner_links };
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -12,9 +12,9 @@ mod pages;
 mod sockets;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use shared::model::Line;
 use shared::protocol::Event;
 use tokio::sync::mpsc;
@@ -29,6 +29,7 @@ use crate::broker::{Broker, Hint, HubId, Logged, Topic};
 use crate::connection::Upgrade;
 use crate::gate::Permit;
 use crate::handshake::Rules;
+use crate::health::{Health, Part};
 use crate::store::Store;
 
 /// What routes need to know.
@@ -48,8 +49,7 @@ pub struct Context {
     /// Longest message of a WebSocket, and of `/ws/echo`, in bytes.
     pub max_frame_bytes: usize,
     pub max_echo_bytes: usize,
-    /// True from the moment the server goes down.
-    pub draining: Arc<AtomicBool>,
+    pub health: Arc<Health>,
     /// The lab's message store; `None` switches the lab off.
     pub lab: Option<Arc<lab::Lab>>,
 }
@@ -119,28 +119,30 @@ fn lab_filter(context: Arc<Context>) -> warp::filters::BoxedFilter<(Response,)> 
     }
 }
 
-/// `/healthz`: the process lives. `/readyz`: it can take people; 503 while it goes down or the store fails.
+/// `/healthz`: the process lives. `/readyz`: it can take people; otherwise 503, and the text says which part is
+/// not well. Who wants to go on without a part asks `/readyz?exclude=PART`, as Kubernetes' own servers have it.
 fn health(context: Arc<Context>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     let lives = warp::path!("healthz").and(warp::get().or(warp::head()).unify());
     let lives = lives.map(|| text(StatusCode::OK, "ok\n"));
-    let ready = warp::path!("readyz").and(warp::get().or(warp::head()).unify()).then(move || {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let ready = warp::path!("readyz").and(warp::get().or(warp::head()).unify()).and(query);
+    let ready = ready.then(move |query: String| {
         let context = context.clone();
         async move {
-            if context.draining.load(Ordering::Relaxed) {
-                return text(StatusCode::SERVICE_UNAVAILABLE, "going down\n");
-            }
-            match context.store.check().await {
-                Ok(()) => text(StatusCode::OK, "ready\n"),
-                Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
-            }
+            let names = query.split('&').filter_map(|pair| pair.strip_prefix("exclude="));
+            let excluded: Vec<Part> = names.filter_map(Part::parse).collect();
+            let report = context.health.report().await;
+            let is_ready = report.is_ready_without(&excluded);
+            let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            text(status, report.to_string())
         }
     });
     lives.or(ready).unify()
 }
 
 /// A short text.
-fn text(status: StatusCode, text: &'static str) -> Response {
-    let mut response = Response::new(text.into());
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(text.into().into());
     *response.status_mut() = status;
     let value = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, value);

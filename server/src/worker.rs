@@ -6,7 +6,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hyper_util::service::TowerToHyperService;
@@ -21,6 +20,7 @@ use crate::connection;
 use crate::engine::{Engine, Pressure};
 use crate::gate::Gate;
 use crate::handshake::Rules;
+use crate::health::Health;
 use crate::routes::{self, Context, lab};
 use crate::store::Store;
 
@@ -41,8 +41,7 @@ pub struct Shared {
     pub pressure: Arc<Pressure>,
     pub api: Arc<Api>,
     pub gate: Arc<Gate>,
-    /// True from the moment the server goes down.
-    pub draining: Arc<AtomicBool>,
+    pub health: Arc<Health>,
     pub lab: Option<Arc<lab::Lab>>,
 }
 
@@ -61,7 +60,7 @@ pub async fn run(
     mut arrivals: mpsc::UnboundedReceiver<Arrival>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), EngineFailed> {
-    let Shared { config, scheme, store, broker, pressure, api, gate, draining, lab } = &*shared;
+    let Shared { config, scheme, store, broker, pressure, api, gate, health, lab } = &*shared;
     let mut seed = [0; 32];
     if let Err(error) = getrandom::fill(&mut seed) {
         tracing::error!(%error, "the system gives no random bytes: secrets would be guessable");
@@ -82,7 +81,7 @@ pub async fn run(
         ping_interval: Duration::from_secs(config.ping_interval),
         max_frame_bytes: config.max_frame_bytes as usize,
         max_echo_bytes: config.max_echo_bytes as usize,
-        draining: draining.clone(),
+        health: health.clone(),
         lab: lab.clone(),
     });
     let service = TowerToHyperService::new(warp::service(routes::all(context)));
