@@ -8,6 +8,7 @@
 //! It must not know what an envelope means: that is the hub's, and how bytes become messages is
 //! `websocket`'s.
 
+mod counters;
 mod hints;
 mod inbox;
 mod outbox;
@@ -32,6 +33,7 @@ use crate::hub::{Arrival, Conn, Effect, Hub, HubConfig, Input, Mode, Query};
 use crate::socket::Socket;
 use crate::store::{Append, Store};
 use crate::websocket::Frame;
+use counters::Counters;
 use hints::Hints;
 pub use hints::Pressure;
 use inbox::{Inbox, Lane, Waiting};
@@ -63,9 +65,11 @@ const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 const DEFLATE_ANSWER_FROM_BYTES: usize = 2 * 1024;
 /// Control frames a second that a peer may send, on average over a heartbeat.
 const CONTROL_FRAMES_PER_SECOND: u32 = 20;
-/// At a drain, connections closed in each step, and the pause between two.
+/// At a drain: connections closed in each step, the pause between two, and how many steps there are where that
+/// makes them smaller. Who is closed comes back somewhere, in a stream rather than a wave.
 const DRAIN_STEP: usize = 200;
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+const DRAIN_STEPS: usize = 20;
 /// How often a drain looks whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
@@ -169,6 +173,7 @@ struct Shard {
     /// From the moment the server goes down.
     is_draining: bool,
     send_queue_bytes: usize,
+    counters: Counters,
 }
 
 impl Engine {
@@ -206,6 +211,7 @@ impl Engine {
             heartbeat_at: 0,
             is_draining: false,
             send_queue_bytes: config.send_queue_bytes,
+            counters: Counters::new(),
         };
         Rc::new(Self { shard: RefCell::new(shard), wake, room: Notify::new(), config })
     }
@@ -258,6 +264,7 @@ impl Engine {
                 std::mem::take(&mut shard.appends).into_iter().unzip();
             shard.asked += 1;
             let reply = shard.store.append(batch);
+            let begun = Instant::now();
             let engine = Rc::downgrade(self);
             tokio::task::spawn_local(async move {
                 let answer = reply.await;
@@ -267,6 +274,8 @@ impl Engine {
                 match answer {
                     Ok(results) => {
                         debug_assert_eq!(results.len(), tickets.len());
+                        let count = results.iter().filter(|result| result.is_ok()).count();
+                        shard.counters.committed(count, begun.elapsed());
                         for (ticket, result) in tickets.into_iter().zip(results) {
                             shard.inbox.push(Lane::Talk, Input::Appended { ticket, result });
                         }
@@ -445,7 +454,7 @@ impl Engine {
         let end = tokio::time::Instant::now() + deadline;
         self.shard.borrow_mut().is_draining = true;
         let conns: Vec<Conn> = self.shard.borrow().connections.iter().map(|(conn, _)| conn as Conn).collect();
-        for step in conns.chunks(DRAIN_STEP) {
+        for step in conns.chunks(conns.len().div_ceil(DRAIN_STEPS).clamp(1, DRAIN_STEP)) {
             for conn in step {
                 self.shard.borrow_mut().close(*conn, CloseCode::Restart);
             }
@@ -583,6 +592,7 @@ impl Shard {
                 for (text, conns) in [(full, full_conns), (plain, plain_conns)] {
                     let Some(text) = text.filter(|_| !conns.is_empty()) else { continue };
                     let frame = self.frames.share(&text, self.deflating > 0);
+                    self.counters.deliveries.increment(conns.len() as u64);
                     for conn in conns {
                         if let Some(connection) = self.connections.get_mut(*conn as usize) {
                             connection.owe(*conn, frame, &mut self.frames, &mut self.dirty);
@@ -702,6 +712,7 @@ impl Shard {
         if let Some(backlog) = &mut connection.backlog {
             backlog.keep_begun();
         }
+        self.counters.slow_readers.increment(1);
         self.close(id.conn, CloseCode::TooSlow);
     }
 
@@ -718,6 +729,8 @@ impl Shard {
         for id in overdue {
             self.cut(id);
         }
+        let waiting = self.inbox.len(Lane::Talk) + self.inbox.len(Lane::Traffic);
+        self.counters.sizes(waiting, self.hub.rooms(), self.hub.users());
         let seconds = self.start.elapsed().as_secs();
         // After a pause of the whole machine nobody is given up for not having answered in it.
         self.heartbeat_at = self.heartbeat_at.max(seconds.saturating_sub(2));

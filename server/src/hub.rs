@@ -496,6 +496,16 @@ impl Hub {
         self.rooms.get(&room).map_or((&[], &[]), |room| (&room.full, &room.plain))
     }
 
+    /// How many rooms are kept.
+    pub fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// How many users are here, or just were.
+    pub fn users(&self) -> usize {
+        self.users.len()
+    }
+
     /// What a connection speaks; `None` if it is gone.
     pub fn mode(&self, conn: Conn) -> Option<Mode> {
         self.session(conn).map(|session| session.mode)

@@ -369,7 +369,7 @@ fn pages_are_cached_and_health_is_told() {
         assert_eq!(response.header("vary").map(str::to_lowercase).as_deref(), Some("accept-encoding"));
     }
 
-    for (path, text) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
+    for (path, text) in [("/healthz", "ok\n"), ("/readyz", "server: ok\nstore: ok\nbroker: ok\n")] {
         let response = check(&server, Request::new(&server, "GET", path), 200);
         assert_eq!((response.text().as_str(), response.header("cache-control")), (text, Some("no-store")));
     }
