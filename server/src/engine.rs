@@ -8,7 +8,7 @@
 //! It must not know what an envelope means: that is the hub's, and how bytes become messages is
 //! `websocket`'s.
 
-mod counters;
+mod counts;
 mod hints;
 mod inbox;
 mod outbox;
@@ -21,6 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use metrics::{Counter, Histogram, counter, histogram};
 use shared::model::Ms;
 use shared::protocol::CloseCode;
 use slab::Slab;
@@ -30,10 +31,11 @@ use tokio::task::AbortHandle;
 use crate::broker::{Broker, HubId};
 use crate::gate::Permit;
 use crate::hub::{Arrival, Conn, Effect, Hub, HubConfig, Input, Mode, Query};
+use crate::metrics::{COMMIT_SECONDS, COMMITTED};
 use crate::socket::Socket;
 use crate::store::{Append, Store};
 use crate::websocket::Frame;
-use counters::Counters;
+pub use counts::Counts;
 use hints::Hints;
 pub use hints::Pressure;
 use inbox::{Inbox, Lane, Waiting};
@@ -173,7 +175,10 @@ struct Shard {
     /// From the moment the server goes down.
     is_draining: bool,
     send_queue_bytes: usize,
-    counters: Counters,
+    deliveries: u64,
+    slow_readers: u64,
+    committed: Counter,
+    commit_seconds: Histogram,
 }
 
 impl Engine {
@@ -211,7 +216,10 @@ impl Engine {
             heartbeat_at: 0,
             is_draining: false,
             send_queue_bytes: config.send_queue_bytes,
-            counters: Counters::new(),
+            deliveries: 0,
+            slow_readers: 0,
+            committed: counter!(COMMITTED),
+            commit_seconds: histogram!(COMMIT_SECONDS),
         };
         Rc::new(Self { shard: RefCell::new(shard), wake, room: Notify::new(), config })
     }
@@ -275,7 +283,8 @@ impl Engine {
                     Ok(results) => {
                         debug_assert_eq!(results.len(), tickets.len());
                         let count = results.iter().filter(|result| result.is_ok()).count();
-                        shard.counters.committed(count, begun.elapsed());
+                        shard.committed.increment(count as u64);
+                        shard.commit_seconds.record(begun.elapsed());
                         for (ticket, result) in tickets.into_iter().zip(results) {
                             shard.inbox.push(Lane::Talk, Input::Appended { ticket, result });
                         }
@@ -440,6 +449,25 @@ impl Engine {
         self.wake.notify_one();
     }
 
+    /// What an operator may want to know. Looks at every connection: not for every turn.
+    pub fn counts(&self) -> Counts {
+        let shard = self.shard.borrow();
+        let backlogs = shard.connections.iter().filter_map(|(_, connection)| connection.backlog.as_ref());
+        let (backlogs, backlog_bytes) =
+            backlogs.fold((0, 0), |(count, bytes), backlog| (count + 1, bytes + backlog.bytes()));
+        Counts {
+            hub: shard.hub.counts(),
+            connections: shard.connections.len(),
+            backlogs,
+            backlog_bytes,
+            inputs_waiting: shard.inbox.len(Lane::Talk) + shard.inbox.len(Lane::Traffic),
+            hints_waiting: shard.hints.len(),
+            hints_dropped: 0,
+            deliveries: shard.deliveries,
+            slow_readers: shard.slow_readers,
+        }
+    }
+
     /// Waits until a connection may ask for more, and lets others have their turn in any case.
     pub async fn room_for(&self, id: ConnId) {
         tokio::task::yield_now().await;
@@ -592,7 +620,7 @@ impl Shard {
                 for (text, conns) in [(full, full_conns), (plain, plain_conns)] {
                     let Some(text) = text.filter(|_| !conns.is_empty()) else { continue };
                     let frame = self.frames.share(&text, self.deflating > 0);
-                    self.counters.deliveries.increment(conns.len() as u64);
+                    self.deliveries += conns.len() as u64;
                     for conn in conns {
                         if let Some(connection) = self.connections.get_mut(*conn as usize) {
                             connection.owe(*conn, frame, &mut self.frames, &mut self.dirty);
@@ -712,7 +740,7 @@ impl Shard {
         if let Some(backlog) = &mut connection.backlog {
             backlog.keep_begun();
         }
-        self.counters.slow_readers.increment(1);
+        self.slow_readers += 1;
         self.close(id.conn, CloseCode::TooSlow);
     }
 
@@ -729,8 +757,6 @@ impl Shard {
         for id in overdue {
             self.cut(id);
         }
-        let waiting = self.inbox.len(Lane::Talk) + self.inbox.len(Lane::Traffic);
-        self.counters.sizes(waiting, self.hub.rooms(), self.hub.users());
         let seconds = self.start.elapsed().as_secs();
         // After a pause of the whole machine nobody is given up for not having answered in it.
         self.heartbeat_at = self.heartbeat_at.max(seconds.saturating_sub(2));

@@ -7,6 +7,7 @@
 mod acts;
 mod answers;
 mod arrivals;
+mod counts;
 mod endings;
 mod hints;
 mod membership;
@@ -37,6 +38,7 @@ use crate::store::{
     Page, RoomKey, StoreError, TokenHash,
 };
 use acts::Acting;
+pub use counts::Counts;
 use rates::Rates;
 use room::Room;
 use session::Session;
@@ -418,6 +420,8 @@ pub struct Hub {
     sweep_at: Ms,
     /// What to add to `now` for the time of day. `now` itself never jumps.
     wall_offset: Ms,
+    /// What was counted; what can be looked up is not in it.
+    counts: Counts,
 }
 
 /// Collects what one step wants done.
@@ -459,6 +463,7 @@ impl Hub {
             touched_at: 0,
             sweep_at: 0,
             wall_offset: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -496,14 +501,10 @@ impl Hub {
         self.rooms.get(&room).map_or((&[], &[]), |room| (&room.full, &room.plain))
     }
 
-    /// How many rooms are kept.
-    pub fn rooms(&self) -> usize {
-        self.rooms.len()
-    }
-
-    /// How many users are here, or just were.
-    pub fn users(&self) -> usize {
-        self.users.len()
+    /// What an operator may want to know.
+    pub fn counts(&self) -> Counts {
+        let (users, rooms, asked) = (self.users.len(), self.rooms.len(), self.pending.len());
+        Counts { users, rooms, asked, ..self.counts }
     }
 
     /// What a connection speaks; `None` if it is gone.

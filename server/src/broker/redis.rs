@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::memory::MemoryBroker;
-use super::{Broker, Hint, HubId, Sink, Topic, Trouble};
+use super::{Broker, Counts, Hint, HubId, Sink, Topic, Trouble};
 use message::{Channels, Codec, Message};
 use outgoing::{Changes, Outgoing};
 
@@ -47,27 +47,6 @@ pub enum OpenError {
     Thread(#[from] io::Error),
     #[error("the system gives no random bytes for a process id")]
     Random,
-}
-
-/// What was counted since the broker was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Hints that Redis took.
-    pub sent: u64,
-    /// Hints that were not sent: there was no connection, or too many waited.
-    pub dropped: u64,
-    /// Hints that were too large to send.
-    pub too_large: u64,
-    /// Hints of other processes that were delivered here.
-    pub received: u64,
-    /// Messages that could not be read: of another version, or not ours.
-    pub unknown: u64,
-    /// How often there was a new connection.
-    pub connections: u64,
-    /// Topics to which this process is subscribed.
-    pub subscriptions: u64,
-    /// How long a message to ourselves took by way of Redis, the last time.
-    pub lag: Duration,
 }
 
 /// What the process's hubs and the connection's thread share.
@@ -147,22 +126,6 @@ impl RedisBroker {
         })?;
         Ok(Self { link, thread: Some(thread) })
     }
-
-    pub fn counts(&self) -> Counts {
-        let Counters { sent, dropped, too_large, received, unknown, connections, subscriptions, lag_us } =
-            &self.link.counters;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
-            sent: read(sent),
-            dropped: read(dropped),
-            too_large: read(too_large),
-            received: read(received),
-            unknown: read(unknown),
-            connections: read(connections),
-            subscriptions: read(subscriptions),
-            lag: Duration::from_micros(read(lag_us)),
-        }
-    }
 }
 
 impl Drop for RedisBroker {
@@ -218,6 +181,22 @@ impl Broker for RedisBroker {
             return Err(Trouble { since: Instant::now(), cause });
         }
         lock(&self.link.trouble).clone().map_or(Ok(()), Err)
+    }
+
+    fn counts(&self) -> Counts {
+        let Counters { sent, dropped, too_large, received, unknown, connections, subscriptions, lag_us } =
+            &self.link.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            sent: read(sent),
+            dropped: read(dropped),
+            too_large: read(too_large),
+            received: read(received),
+            unknown: read(unknown),
+            connections: read(connections),
+            subscriptions: read(subscriptions),
+            lag: Duration::from_micros(read(lag_us)),
+        }
     }
 }
 

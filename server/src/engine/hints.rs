@@ -60,6 +60,10 @@ impl Hints {
         }
     }
 
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }

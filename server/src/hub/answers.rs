@@ -79,6 +79,7 @@ impl Hub {
                 }
                 for (id, _, head) in heads {
                     if self.rooms.get(&id).is_some_and(|room| room.loaded && room.applied < head) {
+                        self.counts.heads_behind += 1;
                         self.fetch(id, out);
                     }
                 }

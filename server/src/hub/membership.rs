@@ -93,6 +93,7 @@ impl Hub {
     pub(super) fn fetch(&mut self, id: RoomId, out: Out) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.loaded && !room.fetching) else { return };
         room.fetching = true;
+        self.counts.holes += 1;
         let query = Query::EventsAfter { room: id, after: room.applied, limit: PAGE_EVENTS_MAX };
         self.ask(Pending::Fetch(id), query, out);
     }
@@ -167,6 +168,7 @@ impl Hub {
         }
         match room.replay(Some(seq), Some(epoch)) {
             Replay::Events { events, gap } => {
+                self.counts.resume_gaps += u64::from(gap);
                 let text = resumed(id, room, seq, events, gap);
                 room.keep_answer(epoch, seq, text.clone());
                 self.answering.insert(id);
