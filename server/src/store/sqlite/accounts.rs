@@ -239,7 +239,7 @@ impl Writer {
             writer
                 .connection
                 .prepare_cached(
-                    "DELETE FROM sessions WHERE user = ?1 AND until <= ?2 AND max(at, used) <= ?3",
+                    "DELETE FROM sessions WHERE user = ?1 AND until <= ?2 AND at <= ?3 AND used <= ?3",
                 )?
                 .execute([number(user.bits()), session.at, session.at.saturating_sub(TOKEN_KEPT_MS)])?;
             writer.make_session(user, session)?;
