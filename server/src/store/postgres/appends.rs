@@ -111,11 +111,14 @@ const PLACES: &str = "
                 UNION ALL SELECT 1 FROM blocks WHERE user = r.high AND blocked = r.low)
     FROM rooms r WHERE r.id = ANY(?1)";
 
-/// The columns of `Writer::read_membership`, of members who are not banned. The lobby has all who exist.
+/// The columns of `Writer::read_membership`, of members who are not banned. The lobby has all who exist. Nobody
+/// goes on talking by way of a bot of theirs.
 const MEMBERSHIPS: &str = "
-    SELECT p.room, p.person, coalesce(m.until, -9223372036854775808)
+    SELECT p.room, p.person, coalesce((
+        SELECT max(until) FROM mutes WHERE room = p.room
+        AND user IN (p.person, (SELECT bot_owner FROM users WHERE id = p.person))
+    ), -9223372036854775808)
     FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[])) AS p (room, person)
-    LEFT JOIN mutes m ON m.room = p.room AND m.user = p.person
     WHERE NOT EXISTS (SELECT 1 FROM bans WHERE user = p.person AND until > ?3)
     AND EXISTS (SELECT 1 FROM members WHERE user = p.person AND room = p.room
                 UNION ALL SELECT 1 FROM users WHERE id = p.person AND p.room = ?4)";

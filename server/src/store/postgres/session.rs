@@ -50,8 +50,6 @@ pub(in crate::store) enum Fault {
     Server(tokio_postgres::Error),
     /// There was no answer in time.
     Late,
-    /// A statement that was sent ahead did not change the one row that it was to change.
-    Unmet,
     /// This machine could not even try.
     Local(std::io::Error),
 }
@@ -59,7 +57,7 @@ pub(in crate::store) enum Fault {
 impl Fault {
     /// Another transaction was in the way: the same again may work.
     pub(super) fn is_conflict(&self) -> bool {
-        let Self::Server(error) = self else { return matches!(self, Self::Unmet) };
+        let Self::Server(error) = self else { return false };
         let conflicts = [
             SqlState::T_R_SERIALIZATION_FAILURE,
             SqlState::T_R_DEADLOCK_DETECTED,
@@ -78,7 +76,6 @@ impl fmt::Display for Fault {
                 (None, None) => error.fmt(f),
             },
             Self::Late => f.write_str("the server did not answer in time"),
-            Self::Unmet => f.write_str("a row was there already"),
             Self::Local(error) => error.fmt(f),
         }
     }
@@ -157,17 +154,15 @@ impl Session {
         self.send(Box::pin(async move { Ok(client.batch_execute(&sql).await?) }))
     }
 
-    /// Sends a statement that must change one row. That it did not is the next statement's error.
+    /// Sends a statement. An error of it is the next statement's, which the server refuses, too, be it the commit.
     pub(in crate::store) fn execute_ahead(&self, sql: &str, values: &[Value<'_>]) -> Result<(), Fault> {
         let statement = self.prepare(sql)?;
         self.count();
         let client = self.client.clone();
         let values: Vec<Owned> = values.iter().map(|value| Owned::of(*value)).collect();
         self.send(Box::pin(async move {
-            match client.execute_raw(&statement, values.iter()).await? {
-                1 => Ok(()),
-                _ => Err(Fault::Unmet),
-            }
+            client.execute_raw(&statement, values.iter()).await?;
+            Ok(())
         }))
     }
 

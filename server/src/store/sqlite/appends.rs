@@ -10,6 +10,21 @@ use super::database::{Connection, Fault, OptionalExtension, Parameter, Row, para
 use super::{Trouble, Writer, kinds, number, read};
 use crate::store::{Append, Appended, StoreError};
 
+macro_rules! insert_event {
+    ($rest:literal) => {
+        concat!(
+            "INSERT INTO events (room, seq, at, author, author_name, kind, body, name, data, ref)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            $rest
+        )
+    };
+}
+
+/// Fails if the `ref` was used before.
+const INSERT_EVENT: &str = insert_event!("");
+/// Inserts nothing then.
+const INSERT_EVENT_ONCE: &str = insert_event!(" ON CONFLICT (author, ref) WHERE ref IS NOT NULL DO NOTHING");
+
 /// The user in `mentions` who stands for all in the room.
 const EVERYONE: i64 = -1;
 
@@ -243,11 +258,10 @@ impl Writer {
     ) -> Result<Option<Event>, Trouble> {
         let seq = self.head(room)?.ok_or(StoreError::NotFound)? + 1;
         let columns = kinds::columns(&kind);
+        let is_certain = reference.is_none() || self.ahead;
         let is_first = self.insert(
-            "INSERT INTO events (room, seq, at, author, author_name, kind, body, name, data, ref)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-             ON CONFLICT (author, ref) WHERE ref IS NOT NULL DO NOTHING",
-            reference.is_none(),
+            if is_certain { INSERT_EVENT } else { INSERT_EVENT_ONCE },
+            is_certain,
             params![
                 number(room.bits()),
                 number(seq),
@@ -270,8 +284,8 @@ impl Writer {
         Ok(Some(Event { room, seq, at, user, kind, reference }))
     }
 
-    /// Inserts a row; whether it was inserted. A server is not waited for where that is certain or supposed: if
-    /// it turns out wrong, the transaction fails.
+    /// Inserts a row; whether it was inserted. A server is not waited for where that is certain or supposed: the
+    /// statement must be one that fails otherwise, and the transaction, its commit included, with it.
     fn insert<P: Parameter, const N: usize>(
         &self,
         sql: &str,
@@ -279,7 +293,7 @@ impl Writer {
         values: [P; N],
     ) -> Result<bool, Trouble> {
         match &self.connection {
-            Connection::Server(session) if is_certain || self.ahead => {
+            Connection::Server(session) if is_certain => {
                 let values = values.each_ref().map(P::value);
                 session.execute_ahead(sql, &values).map_err(Fault::from)?;
                 Ok(true)
