@@ -145,6 +145,7 @@ async fn run_local(
         api: Arc::new(Api::new(config)),
         gate: gate.clone(),
         health: health.clone(),
+        board: metrics.is_some().then(Arc::default),
         lab: lab.clone(),
     });
     let upkeep = Upkeep {
@@ -160,7 +161,8 @@ async fn run_local(
     let (_metrics_end, end) = watch::channel(false);
     if let Some((listener, metrics)) = metrics {
         let (health, broker) = (health.clone(), shared.broker.clone());
-        let source = Source { metrics, health, gate: gate.clone(), broker };
+        let (gate, board) = (gate.clone(), shared.board.clone().unwrap_or_default());
+        let source = Source { metrics, health, gate, broker, board };
         spawn_local(metrics::serve(listener, source, end));
     }
     let (stop, stopped) = watch::channel(false);

@@ -21,6 +21,7 @@ use crate::engine::{Engine, Pressure};
 use crate::gate::Gate;
 use crate::handshake::Rules;
 use crate::health::Health;
+use crate::metrics::Board;
 use crate::routes::{self, Context, lab};
 use crate::store::Store;
 
@@ -42,6 +43,8 @@ pub struct Shared {
     pub api: Arc<Api>,
     pub gate: Arc<Gate>,
     pub health: Arc<Health>,
+    /// Where it writes what is counted, if anybody reads it.
+    pub board: Option<Arc<Board>>,
     pub lab: Option<Arc<lab::Lab>>,
 }
 
@@ -60,7 +63,7 @@ pub async fn run(
     mut arrivals: mpsc::UnboundedReceiver<Arrival>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), EngineFailed> {
-    let Shared { config, scheme, store, broker, pressure, api, gate, health, lab } = &*shared;
+    let Shared { config, scheme, store, broker, pressure, api, gate, health, board, lab } = &*shared;
     let mut seed = [0; 32];
     if let Err(error) = getrandom::fill(&mut seed) {
         tracing::error!(%error, "the system gives no random bytes: secrets would be guessable");
@@ -68,6 +71,10 @@ pub async fn run(
     }
     let engine = Engine::new(hub, config.engine(), store.clone(), broker.clone(), pressure.clone(), seed);
     let mut engine_task = spawn_local(engine.clone().run());
+    if let Some(board) = board {
+        let (board, engine) = (board.clone(), engine.clone());
+        spawn_local(async move { board.keep(hub, &engine).await });
+    }
 
     let (upgrades, mut upgraded) = mpsc::unbounded_channel();
     let context = Arc::new(Context {

@@ -204,7 +204,7 @@ pub(super) fn parse_role(text: &str) -> Result<Role, Trouble> {
 /// Whether a user is banned.
 pub(super) fn is_banned(connection: &Connection, user: UserId, at: Ms) -> Result<bool, Trouble> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM bans WHERE user = ?1 AND until > ?2")?;
-    Ok(statement.exists([number(user.bits()), at])?)
+    statement.exists([number(user.bits()), at])
 }
 
 /// Until when a user may not write in a room.
@@ -219,7 +219,7 @@ pub(super) fn muted_until(
          WHERE room = ?1 AND user IN (?2, (SELECT bot_owner FROM users WHERE id = ?2))",
     )?;
     let of = [number(room.bits()), number(user.bits())];
-    Ok(statement.query_row(of, |row| row.get(0))?)
+    statement.query_row(of, |row| row.get(0))
 }
 
 /// The owner of the user name with a skeleton.
@@ -293,7 +293,7 @@ pub(super) fn all_members(connection: &Connection, room: RoomId) -> Result<Vec<U
 
 /// Whether a room's messages are posted anywhere.
 pub(super) fn has_hooks(connection: &Connection, room: RoomId) -> Result<bool, Trouble> {
-    Ok(connection.prepare_cached("SELECT 1 FROM hooks WHERE room = ?1")?.exists([number(room.bits())])?)
+    connection.prepare_cached("SELECT 1 FROM hooks WHERE room = ?1")?.exists([number(room.bits())])
 }
 
 /// Sessions or tokens, by user. `sql` selects user and token of what belongs to an id.
@@ -500,7 +500,7 @@ pub(super) fn is_blocked(connection: &Connection, one: UserId, other: UserId) ->
          UNION ALL
          SELECT 1 FROM blocks WHERE user = ?2 AND blocked IN (?1, (SELECT bot_owner FROM users WHERE id = ?1))",
     )?;
-    Ok(statement.exists([number(one.bits()), number(other.bits())])?)
+    statement.exists([number(one.bits()), number(other.bits())])
 }
 
 pub(super) fn account(connection: &Connection, id: UserId) -> Result<Account, Trouble> {
