@@ -3,6 +3,7 @@
 
 use shared::model::Ms;
 use shared::protocol::{AfterClose, ClientEnvelope, CloseCode};
+use shared::reconnect::{SPREAD_MS, STABLE_MS, backoff_ms, jitter};
 
 use crate::state::Effect;
 
@@ -14,14 +15,6 @@ pub const SILENCE_MS: Ms = 25_000;
 pub const PROBE_TIMEOUT_MS: Ms = 5_000;
 /// Silence after which a woken client does not bother to probe: the server has dropped it by now.
 pub const DEAD_MS: Ms = 90_000;
-/// The first wait's upper bound; it doubles with each attempt.
-pub const BACKOFF_FIRST_MS: Ms = 1_000;
-/// The last wait's upper bound.
-pub const BACKOFF_LAST_MS: Ms = 30_000;
-/// How long a connection must hold until the next wait is short again.
-pub const STABLE_MS: Ms = 60_000;
-/// The upper bound of the wait after a close that everybody got.
-pub const SPREAD_MS: Ms = 3_000;
 /// Trouble that is over sooner is not shown.
 pub const BANNER_AFTER_MS: Ms = 1_000;
 
@@ -264,14 +257,13 @@ impl Link {
     }
 
     fn back_off(&mut self, now: Ms) {
-        let bound = (BACKOFF_FIRST_MS << self.attempt.min(5)).min(BACKOFF_LAST_MS);
-        self.wait(now, bound);
+        self.wait(now, backoff_ms(self.attempt));
     }
 
-    /// Waits a random time of up to `bound` ("full jitter").
+    /// Waits a random time of up to `bound`.
     fn wait(&mut self, now: Ms, bound: Ms) {
         self.attempt += 1;
-        let wait = (self.next_random() % (bound as u64 + 1)) as Ms;
+        let wait = jitter(bound, self.next_random());
         self.phase = Phase::Waiting { until: now + wait };
     }
 

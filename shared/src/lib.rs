@@ -10,4 +10,5 @@ pub mod model;
 pub mod network;
 pub mod presence;
 pub mod protocol;
+pub mod reconnect;
 pub mod rights;

@@ -8,10 +8,11 @@ use shared::protocol::{
     ClientEnvelope, ErrorCode, Event, EventKind, Failure, Limits, Person, Presence, RoomInfo, RoomKind,
     ServerEnvelope, User,
 };
+use shared::reconnect::STABLE_MS;
 use shared::rights::Role;
 
 use super::{AWAY_AFTER_MS, Effect, Input, NOTICE_MS, State};
-use crate::link::{Banner, CONNECT_TIMEOUT_MS, DEAD_MS, PROBE_TIMEOUT_MS, Phase, SILENCE_MS, STABLE_MS};
+use crate::link::{Banner, CONNECT_TIMEOUT_MS, DEAD_MS, PROBE_TIMEOUT_MS, Phase, SILENCE_MS};
 use crate::outbox::Unsent;
 use crate::room::{ASK_TIMEOUT_MS, EVENT_GRACE_MS, READING_EVENTS_MAX, SHOWN_EVENTS_MAX};
 use crate::route::Route;
