@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Makes the data where there are none, and runs the server until its input ends; then the data go, too, unless
-/// the input said `keep`. `$1` is the data directory, `$2` the port. The server does not run as root.
+/// the input said `keep`. `$1` is the data directory, `$2` the port, `$3` whether it syncs what it writes (`on`).
+/// The server does not run as root.
 const SCRIPT: &str = r#"
     set -eu
     as=
@@ -20,7 +21,7 @@ const SCRIPT: &str = r#"
     fi
     cd "$1"
     [ -e "$1/PG_VERSION" ] || $as initdb -D "$1" -U magpie -A trust -E UTF8 --locale=C --no-sync >/dev/null
-    $as postgres -D "$1" -p "$2" -k "$1" -c listen_addresses=127.0.0.1 -c max_connections=400 -c fsync=off \
+    $as postgres -D "$1" -p "$2" -k "$1" -c listen_addresses=127.0.0.1 -c max_connections=400 -c fsync="$3" \
         -c shared_buffers=64MB -c autovacuum=off </dev/null >/dev/null 2>&1 &
     trap : INT TERM HUP
     echo $!
@@ -35,6 +36,7 @@ pub struct Server {
     pub port: u16,
     folder: PathBuf,
     data: PathBuf,
+    syncs: bool,
     databases: AtomicU64,
     /// Of the shell around the server, and of the server.
     shell: Child,
@@ -61,12 +63,18 @@ pub fn shared() -> Option<&'static Server> {
 impl Server {
     /// Starts a server with fresh data, and waits until it answers.
     pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, false)
+    }
+
+    /// The same; where it `syncs`, what it commits is on the disk, as it is when people use it.
+    pub fn start_with(folder: &Path, syncs: bool) -> Self {
         let data = std::env::temp_dir().join(format!("magpie-postgres-{}", fastrand::u64(..)));
         std::fs::create_dir(&data).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (shell, input, pid) = run(folder, &data, port);
+        let (shell, input, pid) = run(folder, &data, port, syncs);
         let databases = AtomicU64::new(0);
-        let server = Self { port, folder: folder.into(), data, databases, shell, input: Some(input), pid };
+        let server =
+            Self { port, folder: folder.into(), data, syncs, databases, shell, input: Some(input), pid };
         server.wait();
         server
     }
@@ -104,7 +112,7 @@ impl Server {
     /// Starts a server that was killed again, with the same data on the same port.
     pub fn restart(&mut self) {
         self.stop("keep\n");
-        let (shell, input, pid) = run(&self.folder, &self.data, self.port);
+        let (shell, input, pid) = run(&self.folder, &self.data, self.port, self.syncs);
         (self.shell, self.input, self.pid) = (shell, Some(input), pid);
         self.wait();
     }
@@ -133,12 +141,13 @@ impl Drop for Server {
 }
 
 /// Runs the server in a shell. A process that ends, however it does, closes the shell's input.
-fn run(folder: &Path, data: &Path, port: u16) -> (Child, ChildStdin, u32) {
+fn run(folder: &Path, data: &Path, port: u16, syncs: bool) -> (Child, ChildStdin, u32) {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut shell = Command::new("sh")
         .args(["-c", SCRIPT, "postgres"])
         .arg(data)
         .arg(port.to_string())
+        .arg(if syncs { "on" } else { "off" })
         .env("PATH", format!("{}:{path}", folder.display()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
