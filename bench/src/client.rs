@@ -6,8 +6,11 @@
 //! It must not know what a scenario measures.
 
 mod received;
+mod returning;
 
-use std::collections::{HashMap, HashSet};
+pub use returning::{Refused, Return, Returning};
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -68,6 +71,8 @@ pub struct Times {
     pub welcomed: u64,
     /// All that was missed has come.
     pub resumed: u64,
+    /// The server began to close it, or it broke; 0 while it holds.
+    pub closed: u64,
 }
 
 /// One client.
@@ -105,14 +110,39 @@ pub struct Conn {
     sender: Option<Sender>,
     /// In a room without `seq`: the next number of each sender.
     numbers: Vec<u32>,
+    /// Attempts to come back since the connection last held for a while.
+    attempt: u32,
+    /// The close code of a client that is away.
+    code: Option<u16>,
 }
 
 /// What a connection has said.
 struct Sender {
     id: u16,
     next: u32,
-    /// When what is not acknowledged was to be sent.
-    pending: HashMap<u32, u64>,
+    /// What is not acknowledged, by its number.
+    pending: HashMap<u32, Pending>,
+    /// When messages were to be sent that wait for the one before them.
+    waiting: VecDeque<u64>,
+}
+
+/// A message that is not acknowledged.
+#[derive(Clone, Copy)]
+struct Pending {
+    /// When it was to be sent.
+    intended: u64,
+    /// When it was transmitted last.
+    transmitted: u64,
+    /// The time in its `ref`, in milliseconds since 1970: a repetition has the same.
+    ref_ms: i64,
+}
+
+/// An acknowledgement: which message got which place.
+struct Acked {
+    room: usize,
+    seq: u64,
+    sender: u16,
+    number: u32,
 }
 
 /// A room whose events are checked.
@@ -127,10 +157,29 @@ struct Room {
 #[derive(Clone, Default)]
 struct Copied {
     seq: u64,
-    /// The whole frame.
+    /// The whole frame; empty if it is known from a page alone.
     bytes: Vec<u8>,
-    /// When it was to be sent, if it is a message of ours.
-    sent_at: Option<u64>,
+    /// What its body carries, if it is a message of ours.
+    marker: Option<Marker>,
+}
+
+impl Room {
+    /// Notes what a page, or an event during a resume, has in a place.
+    ///
+    /// # Errors
+    /// Another client got something else there.
+    fn note(&mut self, seq: u64, marker: Option<Marker>) -> Result<()> {
+        let copied = &mut self.ring[seq as usize % RING_EVENTS];
+        if copied.seq < seq {
+            *copied = Copied { seq, bytes: Vec::new(), marker };
+        }
+        ensure!(
+            copied.seq > seq || copied.marker == marker,
+            "event {seq} is {marker:?} for one and {:?} for another",
+            copied.marker
+        );
+        Ok(())
+    }
 }
 
 /// What a group of connections got since the last [`Load::begin`].
@@ -166,7 +215,8 @@ pub struct Load {
     events: Events,
     buffer: Vec<u8>,
     start: Instant,
-    server: SocketAddr,
+    /// Clients go to these in turn.
+    servers: Vec<SocketAddr>,
     speech: Speech,
     pub conns: Vec<Conn>,
     rooms: Vec<Room>,
@@ -179,6 +229,9 @@ pub struct Load {
     /// Connections that came to `Open`, or to the end of a resume, or ended, since the last [`Load::begin`].
     pub arrived: usize,
     pub ended: usize,
+    /// How those come back whose connection ends; without it such an end is an error.
+    pub returning: Option<Returning>,
+    acked: Vec<Acked>,
     dirty: Vec<usize>,
     scratch: Vec<u8>,
     senders: u16,
@@ -202,7 +255,7 @@ impl Load {
             events: Events::with_capacity(1_024),
             buffer: vec![0; READ_BYTES],
             start: Instant::now(),
-            server,
+            servers: vec![server],
             speech,
             conns: Vec::new(),
             rooms: Vec::new(),
@@ -211,6 +264,8 @@ impl Load {
             joined: HashSet::new(),
             arrived: 0,
             ended: 0,
+            returning: None,
+            acked: Vec::new(),
             dirty: Vec::new(),
             scratch: Vec::new(),
             senders: 0,
@@ -220,6 +275,11 @@ impl Load {
         };
         load.add_room(LOBBY.to_string().as_bytes())?;
         Ok(load)
+    }
+
+    /// Clients go to these servers in turn, from now on.
+    pub fn spread_over(&mut self, servers: Vec<SocketAddr>) {
+        self.servers = servers;
     }
 
     /// The load's clock, in nanoseconds.
@@ -263,19 +323,20 @@ impl Load {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         socket.bind(&SocketAddrV4::new(source, 0).into()).with_context(|| format!("binding {source}"))?;
-        if let Err(error) = socket.connect(&self.server.into()) {
+        let server = self.servers[index % self.servers.len()];
+        if let Err(error) = socket.connect(&server.into()) {
             let in_progress = error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(115);
             ensure!(in_progress, "connecting: {error}");
         }
         let mut socket = TcpStream::from_std(socket.into());
         self.poll.registry().register(&mut socket, Token(index), Interest::READABLE | Interest::WRITABLE)?;
         let begun = self.now();
-        let server = self.server;
         let speech = self.speech;
         let conn = &mut self.conns[index];
         conn.socket = Some(socket);
         conn.stage = Stage::Connecting;
-        conn.times = Times { begun, ..Times::default() };
+        conn.times = Times { begun, closed: conn.times.closed, ..Times::default() };
+        conn.filled_from = None;
         conn.carry.clear();
         conn.out.clear();
         conn.is_writable = false;
@@ -319,29 +380,66 @@ impl Load {
     /// Gives a client words of its own; it can [`Load::send`] from now on.
     pub fn make_sender(&mut self, index: usize) {
         if self.conns[index].sender.is_none() {
-            self.conns[index].sender = Some(Sender { id: self.senders, next: 0, pending: HashMap::new() });
+            let sender =
+                Sender { id: self.senders, next: 0, pending: HashMap::new(), waiting: VecDeque::new() };
+            self.conns[index].sender = Some(sender);
             self.senders += 1;
         }
     }
 
     /// Says one message in the client's room. `intended` is when it was to be said: what comes later than it
-    /// could have counts as latency.
+    /// could have counts as latency. Those who come back say one after the other, as our own client does, so
+    /// that order holds over repetitions.
     ///
     /// # Errors
     /// The client cannot send.
     pub fn send(&mut self, index: usize, intended: u64) -> Result<()> {
         let conn = &mut self.conns[index];
-        ensure!(conn.stage == Stage::Open, "client {index} is not connected and cannot send");
         let sender = conn.sender.as_mut().context("the client is not a sender")?;
+        if self.returning.is_some() {
+            sender.waiting.push_back(intended);
+            return self.send_next(index);
+        }
+        ensure!(conn.stage == Stage::Open, "client {index} is not connected and cannot send");
+        self.transmit_new(index, intended)
+    }
+
+    /// Transmits what waits first, if it is its turn.
+    fn send_next(&mut self, index: usize) -> Result<()> {
+        let conn = &mut self.conns[index];
+        match &mut conn.sender {
+            Some(sender) if conn.stage == Stage::Open && sender.pending.is_empty() => {
+                match sender.waiting.pop_front() {
+                    Some(intended) => self.transmit_new(index, intended),
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn transmit_new(&mut self, index: usize, intended: u64) -> Result<()> {
+        let sender = self.conns[index].sender.as_mut().context("the client is not a sender")?;
         let number = sender.next;
         sender.next += 1;
-        sender.pending.insert(number, intended);
-        let marker = Marker { at: intended, sender: sender.id, number };
+        let ref_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
+        sender.pending.insert(number, Pending { intended, transmitted: intended, ref_ms });
+        self.transmit(index, number)
+    }
+
+    /// Transmits a message that is not acknowledged, for the first time or again.
+    fn transmit(&mut self, index: usize, number: u32) -> Result<()> {
+        let now = self.now();
+        let conn = &mut self.conns[index];
+        let sender = conn.sender.as_mut().context("the client is not a sender")?;
+        let id = sender.id;
+        let pending = sender.pending.get_mut(&number).context("the message is acknowledged")?;
+        pending.transmitted = now;
+        let marker = Marker { at: pending.intended, sender: id, number };
         let payload = &mut self.scratch;
         payload.clear();
         if self.speech == Speech::Magpie {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-            let reference = Ref::new(now as i64, frames::reference(self.salt, sender.id, number));
+            let reference = Ref::new(pending.ref_ms, frames::reference(self.salt, id, number));
             let room = String::from_utf8_lossy(&self.rooms[conn.room].id);
             write!(payload, r#"{{"type":"send","room":"{room}","ref":"{reference}","body":""#)?;
         }
@@ -413,6 +511,7 @@ impl Load {
         self.arrived = 0;
         self.ended = 0;
         self.completed.clear();
+        self.acked.clear();
     }
 
     /// Deliveries of all groups since [`Load::begin`].
@@ -422,7 +521,14 @@ impl Load {
 
     /// Messages that were not acknowledged.
     pub fn pending(&self) -> usize {
-        self.conns.iter().filter_map(|conn| conn.sender.as_ref()).map(|sender| sender.pending.len()).sum()
+        let senders = self.conns.iter().filter_map(|conn| conn.sender.as_ref());
+        senders.map(|sender| sender.pending.len() + sender.waiting.len()).sum()
+    }
+
+    /// Forgets what a client has got, so that it reads its room from the beginning when it next connects.
+    pub fn reread(&mut self, index: usize) {
+        self.conns[index].next_seq = 1;
+        self.conns[index].overlap = 0;
     }
 
     /// Runs until nothing has come for `quiet`.
@@ -450,9 +556,20 @@ impl Load {
     }
 
     /// That every client that is checked and connected has every event of its room, and every send is
-    /// acknowledged.
+    /// acknowledged: for the place in which all have got it.
     pub fn verify(&self) -> Result<()> {
         ensure!(self.pending() == 0, "{} sends are not acknowledged", self.pending());
+        for Acked { room, seq, sender, number } in &self.acked {
+            let copied = &self.rooms[*room].ring[*seq as usize % RING_EVENTS];
+            let there = copied.marker.map(|marker| (marker.sender, marker.number));
+            ensure!(
+                copied.seq > *seq || copied.seq == *seq && there == Some((*sender, *number)),
+                "message {number} of sender {sender} was acknowledged as event {seq}, which is {there:?}"
+            );
+        }
+        for room in &self.rooms {
+            room.verify_order()?;
+        }
         let said: Vec<(u16, u32)> = self
             .conns
             .iter()
@@ -480,6 +597,7 @@ impl Load {
 
     /// Writes what is queued, waits for something to happen and takes it.
     pub fn turn(&mut self, wait: Duration) -> Result<()> {
+        let wait = self.come_back(wait)?;
         self.flush()?;
         if let Err(error) = self.poll.poll(&mut self.events, Some(wait))
             && error.kind() != ErrorKind::Interrupted
@@ -599,9 +717,26 @@ impl Load {
             Stage::Closed(code) => code,
             Stage::Connecting | Stage::Upgrading | Stage::Greeting | Stage::Open => None,
         };
-        ensure!(conn.may_close, "lost at {:?}: {why}", conn.stage);
+        ensure!(conn.may_close || self.returning.is_some(), "lost at {:?}: {why}", conn.stage);
         conn.stage = Stage::Closed(code);
         self.ended += 1;
+        self.went_away(index, code)
+    }
+}
+
+impl Room {
+    /// That the messages of each sender stand in the order in which they were said, and once, as far as they
+    /// are remembered.
+    fn verify_order(&self) -> Result<()> {
+        let mut last: HashMap<u16, u32> = HashMap::new();
+        for seq in self.head.saturating_sub(RING_EVENTS as u64) + 1..=self.head {
+            let copied = &self.ring[seq as usize % RING_EVENTS];
+            let Some(Marker { sender, number, .. }) = copied.marker.filter(|_| copied.seq == seq) else {
+                continue;
+            };
+            let before = last.insert(sender, number);
+            ensure!(before < Some(number), "message {number} of sender {sender} stands behind {before:?}");
+        }
         Ok(())
     }
 }
@@ -634,6 +769,8 @@ impl Conn {
             resumed_events: 0,
             sender: None,
             numbers: Vec::new(),
+            attempt: 0,
+            code: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::frames;
+use bench::frames;
 
 /// Serves until the process is killed.
 pub fn serve(listen: SocketAddr) -> Result<()> {

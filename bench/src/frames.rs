@@ -140,11 +140,14 @@ pub fn event(payload: &[u8]) -> Option<(RoomId, u64)> {
 }
 
 const ACK: &[u8] = br#"{"type":"ack","ref":""#;
+const ROOM: &[u8] = br#"","room":""#;
 
-/// The sender and number of the message that an `ack` is for, as [`reference`] wrote them.
-pub fn ack(payload: &[u8]) -> Option<(u16, u32)> {
-    let reference = payload.strip_prefix(ACK)?.get(..36)?;
-    Some((parse_hex(&reference[32..])? as u16, parse_hex(&reference[24..32])? as u32))
+/// The sender and number of the message that an `ack` is for, as [`reference`] wrote them, and its `seq`.
+pub fn ack(payload: &[u8]) -> Option<(u16, u32, u64)> {
+    let (reference, rest) = payload.strip_prefix(ACK)?.split_at_checked(36)?;
+    let (_, rest) = rest.strip_prefix(ROOM)?.split_first_chunk::<ID_BYTES>()?;
+    let seq = parse_number(rest.strip_prefix(SEQ)?)?;
+    Some((parse_hex(&reference[32..])? as u16, parse_hex(&reference[24..32])? as u32, seq))
 }
 
 /// The last ten bytes of a `ref` (a UUID version 7) that tell the sender and the number.
@@ -161,8 +164,8 @@ pub fn reference(salt: u32, sender: u16, number: u32) -> [u8; 10] {
 pub struct Page {
     pub room: RoomId,
     pub head: u64,
-    /// `seq` of its events, in their order.
-    pub seqs: Vec<u64>,
+    /// `seq` of its events, in their order, and what their bodies carry.
+    pub events: Vec<(u64, Option<Marker>)>,
     pub gap: bool,
 }
 
@@ -180,13 +183,16 @@ pub fn page(payload: &[u8]) -> Option<Page> {
     let (room, rest) = payload.strip_prefix(start)?.split_first_chunk()?;
     let head = parse_number(&rest[memmem::find(rest, name)? + name.len()..])?.checked_sub(less)?;
     let gap = memmem::rfind(rest, br#"],"gap":true"#).is_some();
-    let seqs = memmem::find_iter(rest, LISTED)
-        .filter_map(|place| {
-            let seq = rest[place + LISTED.len()..].get(ID_BYTES..)?;
-            parse_number(seq.strip_prefix(SEQ)?)
-        })
-        .collect();
-    Some(Page { room: *room, head, seqs, gap })
+    let mut places = memmem::find_iter(rest, LISTED).peekable();
+    let mut events = Vec::new();
+    while let Some(place) = places.next() {
+        let event = &rest[place + LISTED.len()..places.peek().copied().unwrap_or(rest.len())];
+        let seq = event.get(ID_BYTES..).and_then(|event| parse_number(event.strip_prefix(SEQ)?));
+        if let Some(seq) = seq {
+            events.push((seq, Marker::find(event)));
+        }
+    }
+    Some(Page { room: *room, head, events, gap })
 }
 
 #[cfg(test)]
@@ -258,7 +264,7 @@ mod tests {
     fn acknowledgements_name_the_message_they_are_for() {
         let reference = Ref::new(1_795_238_400_000, reference(0xffff_ffff, 513, 70_000));
         let ack_envelope = ServerEnvelope::Ack { reference, room: LOBBY, seq: 9, at: 1 };
-        assert_eq!(ack(encode(&ack_envelope).as_bytes()), Some((513, 70_000)));
+        assert_eq!(ack(encode(&ack_envelope).as_bytes()), Some((513, 70_000, 9)));
         assert_eq!(ack(b"{}"), None);
     }
 
@@ -276,10 +282,18 @@ mod tests {
             after: Some(41),
             info: Some(info),
         };
-        let whole = Page { room: *b"0000000000001", head: 44, seqs: vec![42, 43, 44], gap: true };
+        let whole = Page {
+            room: *b"0000000000001",
+            head: 44,
+            events: [42, 43, 44].map(|seq| (seq, None)).to_vec(),
+            gap: true,
+        };
         assert_eq!(page(encode(&envelope).as_bytes()), Some(whole));
-        let envelope = ServerEnvelope::History { room: LOBBY, before: 9, events: vec![sample(8, "x")] };
-        let whole = Page { room: *b"0000000000001", head: 8, seqs: vec![8], gap: false };
+        let marker = Marker { at: 5, sender: 3, number: 77 };
+        let events = vec![sample(7, "x"), sample(8, &body(marker, 64))];
+        let envelope = ServerEnvelope::History { room: LOBBY, before: 9, events };
+        let events = vec![(7, None), (8, Some(marker))];
+        let whole = Page { room: *b"0000000000001", head: 8, events, gap: false };
         assert_eq!(page(encode(&envelope).as_bytes()), Some(whole));
         assert_eq!(page(b"{}"), None);
     }

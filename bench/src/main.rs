@@ -1,17 +1,11 @@
 //! Measures Magpie, and beside it what it is compared with. `cargo xtask bench` builds and runs it;
 //! docs/performance.md says what the figures mean.
 //!
-//! This file knows the command line. The servers are processes of their own (`server_process`), the load is
-//! one thread (`client`), each scenario is a file, and `report` is what they give.
+//! This file knows the command line; what measures is the library.
 
-mod client;
 mod floor;
-mod frames;
 mod plain_warp;
 mod plot;
-mod report;
-mod scenarios;
-mod server_process;
 mod targets;
 
 use std::net::SocketAddr;
@@ -21,9 +15,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 
-use report::{Failure, Machine, Report};
-use scenarios::Run;
-use server_process::Place;
+use bench::report::{Failure, Machine, Report};
+use bench::scenarios::{self, Run};
+use bench::server_process::Place;
 
 #[derive(Parser)]
 #[command(name = "bench", about)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::{self, Report};
+use bench::report::{self, Report};
 
 const MEMBERS: [u32; 3] = [100, 1_000, 5_000];
 const SERVERS: [(&str, &str); 3] =

@@ -1,6 +1,6 @@
 //! What is asked of Magpie, and whether a run shows it.
 
-use crate::report::{self, Report};
+use bench::report::{self, Report};
 
 /// One demand on the figures of a run.
 struct Target {
@@ -143,7 +143,7 @@ pub fn table(report: &Report) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Machine, Row};
+    use bench::report::{Machine, Row};
 
     #[test]
     fn a_demand_is_met_missed_or_not_measured() {

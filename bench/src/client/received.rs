@@ -5,7 +5,9 @@
 use anyhow::{Context, Result, bail, ensure};
 use shared::protocol::{ClientEnvelope, Resume};
 
-use super::{Frame, HEAD_BYTES_MAX, KEY_ANSWER, Load, Marker, RING_EVENTS, RoomId, Speech, Stage, frames};
+use super::{
+    Acked, Frame, HEAD_BYTES_MAX, KEY_ANSWER, Load, Marker, RING_EVENTS, RoomId, Speech, Stage, frames,
+};
 
 impl Load {
     /// Takes whole frames off the front of some bytes; returns how many bytes they were.
@@ -41,13 +43,14 @@ impl Load {
         }
         loop {
             let copied = &room.ring[conn.next_seq as usize % RING_EVENTS];
-            if copied.seq == 0 || copied.seq != conn.next_seq || !bytes[used..].starts_with(&copied.bytes) {
+            let is_known = copied.seq == conn.next_seq && !copied.bytes.is_empty();
+            if !is_known || !bytes[used..].starts_with(&copied.bytes) {
                 return used;
             }
             used += copied.bytes.len();
             conn.next_seq += 1;
-            if let Some(sent_at) = copied.sent_at {
-                tally.delivered(sent_at, now);
+            if let Some(marker) = copied.marker {
+                tally.delivered(marker.at, now);
             }
         }
     }
@@ -75,8 +78,13 @@ impl Load {
             (frames::CLOSE, _) => {
                 let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                 let conn = &mut self.conns[index];
-                ensure!(conn.may_close, "the server closed it with {code:?}");
+                ensure!(conn.may_close || self.returning.is_some(), "the server closed it with {code:?}");
                 conn.stage = Stage::Closed(code);
+                conn.times.closed = if conn.times.closed == 0 { now } else { conn.times.closed };
+                // The answer (RFC 6455 §5.5.1); the server then ends the connection.
+                self.scratch.clear();
+                self.scratch.extend_from_slice(payload);
+                self.push(index, frames::CLOSE);
                 Ok(())
             }
             (opcode, _) => bail!("a frame with opcode {opcode}"),
@@ -91,6 +99,9 @@ impl Load {
         };
         let head = String::from_utf8_lossy(&bytes[..end]);
         let accepted = head.starts_with("HTTP/1.1 101") && memchr::memmem::find(bytes, KEY_ANSWER).is_some();
+        if !accepted && self.returning.is_some() {
+            return self.turned_away(index, &head).map(|()| bytes.len());
+        }
         ensure!(accepted, "no upgrade: {head}");
         let conn = &mut self.conns[index];
         conn.times.upgraded = now;
@@ -123,8 +134,7 @@ impl Load {
         conn.stage = Stage::Open;
         conn.times.welcomed = now;
         if conn.resuming.is_none() {
-            conn.times.resumed = now;
-            self.arrived += 1;
+            self.is_back(index, now);
         }
     }
 
@@ -147,9 +157,9 @@ impl Load {
         tally.delivered(marker.at, now);
         if let Some(own) = &mut conn.sender
             && own.id == marker.sender
-            && let Some(sent_at) = own.pending.remove(&marker.number)
+            && let Some(pending) = own.pending.remove(&marker.number)
         {
-            tally.acknowledged(sent_at, now);
+            tally.acknowledged(pending.intended, now);
             self.completed.push(index);
         }
         Ok(())
@@ -160,13 +170,14 @@ impl Load {
             return self.take_event(index, room, seq, bytes, payload, now);
         }
         let conn = &mut self.conns[index];
-        if let Some((sender, number)) = frames::ack(payload) {
+        if let Some((sender, number, seq)) = frames::ack(payload) {
             let own = conn.sender.as_mut().filter(|own| own.id == sender);
             let own = own.context("an acknowledgement for another sender")?;
-            let sent_at = own.pending.remove(&number).context("a second acknowledgement of one send")?;
-            self.tallies[conn.group].acknowledged(sent_at, now);
+            let pending = own.pending.remove(&number).context("a second acknowledgement of one send")?;
+            self.tallies[conn.group].acknowledged(pending.intended, now);
+            self.acked.push(Acked { room: conn.room, seq, sender, number });
             self.completed.push(index);
-            return Ok(());
+            return self.send_next(index);
         }
         if let Some(page) = frames::page(payload) {
             return self.take_page(index, &page, payload.len(), now);
@@ -185,13 +196,11 @@ impl Load {
                 }
             }
             self.welcomed(index);
-            return Ok(());
+            return self.say_again(index);
         }
-        ensure!(
-            !payload.starts_with(br#"{"type":"error""#),
-            "the server refused: {}",
-            String::from_utf8_lossy(payload)
-        );
+        if payload.starts_with(br#"{"type":"error""#) {
+            return self.refused(index, payload, now);
+        }
         Ok(())
     }
 
@@ -219,7 +228,7 @@ impl Load {
             ensure!(*last + 1 == seq, "event {seq} came after {last}");
             *last = seq;
             room.head = room.head.max(seq);
-            return Ok(());
+            return room.note(seq, Marker::find(payload));
         }
         if seq <= conn.overlap && seq < conn.next_seq {
             return Ok(());
@@ -229,12 +238,13 @@ impl Load {
         room.head = room.head.max(seq);
         let marker = Marker::find(payload);
         let copied = &mut room.ring[seq as usize % RING_EVENTS];
-        ensure!(copied.seq != seq, "event {seq} differs from what another member got");
-        if copied.seq < seq {
+        let is_from_a_page = copied.seq == seq && copied.bytes.is_empty() && copied.marker == marker;
+        ensure!(copied.seq != seq || is_from_a_page, "event {seq} differs from what another member got");
+        if copied.seq < seq || is_from_a_page {
             copied.seq = seq;
             copied.bytes.clear();
             copied.bytes.extend_from_slice(bytes);
-            copied.sent_at = marker.map(|marker| marker.at);
+            copied.marker = marker;
         }
         if let Some(marker) = marker {
             self.tallies[conn.group].delivered(marker.at, now);
@@ -256,9 +266,12 @@ impl Load {
         ensure!(room.id == page.room, "a page of another room");
         room.head = room.head.max(page.head);
         conn.resumed_bytes += bytes as u64;
-        conn.resumed_events += page.seqs.len() as u64;
-        let is_whole = page.seqs.windows(2).all(|pair| pair[0] + 1 == pair[1]);
-        let (Some(first), Some(last)) = (page.seqs.first(), page.seqs.last()) else {
+        conn.resumed_events += page.events.len() as u64;
+        for (seq, marker) in &page.events {
+            room.note(*seq, *marker)?;
+        }
+        let is_whole = page.events.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
+        let (Some((first, _)), Some((last, _))) = (page.events.first(), page.events.last()) else {
             ensure!(conn.next_seq > page.head, "an empty page before the head");
             return self.resumed(index, live, now);
         };
@@ -300,8 +313,7 @@ impl Load {
             conn.next_seq = conn.next_seq.max(last + 1);
         }
         conn.resuming = None;
-        conn.times.resumed = now;
-        self.arrived += 1;
+        self.is_back(index, now);
         Ok(())
     }
 }

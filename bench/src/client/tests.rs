@@ -4,14 +4,28 @@ use super::*;
 
 const EVENT: &str = r#"{"type":"event","room":"0000000000001","seq":"#;
 
-/// The frame of an event whose message was due at `at` nanoseconds.
+/// What an event says whose message was due at `at` nanoseconds.
+fn body(seq: u64, at: u64) -> String {
+    let mut body = Vec::new();
+    Marker { at, sender: 0, number: seq as u32 }.write(40, &mut body);
+    String::from_utf8(body).unwrap()
+}
+
+/// Its frame.
 fn event(seq: u64, at: u64) -> Vec<u8> {
-    let mut payload = format!(r#"{EVENT}{seq},"kind":"message","body":""#).into_bytes();
-    Marker { at, sender: 0, number: seq as u32 }.write(40, &mut payload);
-    payload.extend_from_slice(br#""}"#);
+    text(&format!(r#"{EVENT}{seq},"kind":"message","body":"{}"}}"#, body(seq, at)))
+}
+
+fn text(payload: &str) -> Vec<u8> {
     let mut frame = Vec::new();
-    frames::push_bare(&mut frame, frames::TEXT, &payload);
+    frames::push_bare(&mut frame, frames::TEXT, payload.as_bytes());
     frame
+}
+
+/// Events of a page, whose messages were due at 0.
+fn listed(seqs: std::ops::RangeInclusive<u64>) -> String {
+    let event = |seq| format!(r#"{{"room":"0000000000001","seq":{seq},"at":1,"body":"{}"}}"#, body(seq, 0));
+    seqs.map(event).collect::<Vec<_>>().join(",")
 }
 
 /// Two members that are up to date.
@@ -70,12 +84,19 @@ fn an_acknowledgement_comes_once_for_each_send() {
     load.make_sender(0);
     load.send(0, 5_000).unwrap();
     let reference = Ref::new(1, frames::reference(load.salt, 0, 0));
-    let ack = format!(r#"{{"type":"ack","ref":"{reference}","room":"0000000000001","seq":1,"at":1}}"#);
-    let mut frame = Vec::new();
-    frames::push_bare(&mut frame, frames::TEXT, ack.as_bytes());
+    let frame =
+        text(&format!(r#"{{"type":"ack","ref":"{reference}","room":"0000000000001","seq":1,"at":1}}"#));
     load.take(0, &frame, 2_005_000).unwrap();
     assert_eq!((load.pending(), load.tallies[0].acks, &load.completed[..]), (0, 1, &[0][..]));
     assert_eq!(load.tallies[0].ack_latency.max() / 10, 200);
+    assert!(load.verify().is_err(), "nobody got what was acknowledged");
+    // In that place stands its number 0 or something else.
+    for (number, is_it) in [(0, true), (1, false)] {
+        load.rooms[0].ring[1] = Copied { seq: 1, bytes: vec![0], marker: None };
+        load.rooms[0].ring[1].marker = Some(Marker { at: 5_000, sender: 0, number });
+        (load.rooms[0].head, load.conns[0].next_seq, load.conns[1].next_seq) = (1, 2, 2);
+        assert_eq!(load.verify().is_ok(), is_it);
+    }
     assert!(load.take(0, &frame, 3_000_000).is_err(), "a second one");
     assert!(load.take(1, &frame, 3_000_000).is_err(), "one for another");
 }
@@ -83,15 +104,10 @@ fn an_acknowledgement_comes_once_for_each_send() {
 #[test]
 fn what_was_missed_must_come_whole() {
     let page = |seqs: std::ops::RangeInclusive<u64>, head: u64, gap: bool| {
-        let events: Vec<String> =
-            seqs.map(|seq| format!(r#"{{"room":"0000000000001","seq":{seq},"at":1}}"#)).collect();
-        let events = events.join(",");
-        let page = format!(
+        let events = listed(seqs);
+        text(&format!(
             r#"{{"type":"joined","room":"0000000000001","epoch":1,"head":{head},"events":[{events}],"gap":{gap},"info":{{}}}}"#
-        );
-        let mut frame = Vec::new();
-        frames::push_bare(&mut frame, frames::TEXT, page.as_bytes());
-        frame
+        ))
     };
     let resuming = || {
         let mut load = two_members();
@@ -115,12 +131,42 @@ fn what_was_missed_must_come_whole() {
     let mut load = resuming();
     load.take(0, &page(8..=9, 9, true), 1).unwrap();
     assert_eq!(load.arrived, 0);
-    let history = |text: &str| {
-        let mut frame = Vec::new();
-        frames::push_bare(&mut frame, frames::TEXT, text.as_bytes());
-        frame
-    };
-    let older = r#"{"type":"history","room":"0000000000001","before":8,"events":[{"room":"0000000000001","seq":2},{"room":"0000000000001","seq":3},{"room":"0000000000001","seq":4},{"room":"0000000000001","seq":5},{"room":"0000000000001","seq":6},{"room":"0000000000001","seq":7}]}"#;
-    load.take(0, &history(older), 1).unwrap();
+    let older =
+        format!(r#"{{"type":"history","room":"0000000000001","before":8,"events":[{}]}}"#, listed(2..=7));
+    load.take(0, &text(&older), 1).unwrap();
     assert_eq!((load.arrived, load.conns[0].next_seq, load.conns[0].gaps), (1, 10, 1));
+}
+
+#[test]
+fn a_page_has_what_others_got_live() {
+    let page = |seq: u64, at: u64| {
+        let event = format!(r#"{{"room":"0000000000001","seq":{seq},"at":1,"body":"{}"}}"#, body(seq, at));
+        text(&format!(
+            r#"{{"type":"joined","room":"0000000000001","epoch":1,"head":{seq},"events":[{event}],"gap":false}}"#
+        ))
+    };
+    for (at, is_same) in [(0, true), (9, false)] {
+        // Live first, then by a page, and the other way round.
+        let mut load = two_members();
+        load.take(0, &event(1, 0), 1).unwrap();
+        load.conns[1].resuming = Some(None);
+        assert_eq!(load.take(1, &page(1, at), 1).is_ok(), is_same);
+        let mut load = two_members();
+        load.conns[1].resuming = Some(None);
+        load.take(1, &page(1, at), 1).unwrap();
+        assert_eq!(load.take(0, &event(1, 0), 1).is_ok(), is_same);
+    }
+}
+
+#[test]
+fn the_messages_of_one_stand_in_the_order_in_which_they_were_said() {
+    for (numbers, is_right) in [([1, 2, 3], true), ([1, 3, 2], false), ([1, 1, 2], false)] {
+        let mut load = two_members();
+        for (seq, number) in (1..).zip(numbers) {
+            let marker = Some(Marker { at: 0, sender: 0, number });
+            load.rooms[0].note(seq, marker).unwrap();
+            load.rooms[0].head = seq;
+        }
+        assert_eq!(load.rooms[0].verify_order().is_ok(), is_right, "{numbers:?}");
+    }
 }
