@@ -13,6 +13,7 @@
 //! it makes a new connection when the old one fails. What was asked for is answered within [`ANSWER_MAX`], if
 //! only by `Unavailable`. Nothing is remembered from one transaction to the next: other nodes write, too.
 
+mod address;
 mod appends;
 mod dialect;
 mod schema;
@@ -25,12 +26,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tokio_postgres::Config;
 
 use super::sqlite::database::{Connection, Fault};
 use super::sqlite::queue::{Queue, Threads};
 use super::sqlite::{Medium, Trouble, Writer};
 use super::{Append, Appended, Reply, StoreError};
+pub use address::AddressError;
+use address::Servers;
 use appends::Appends;
 use session::{Fault as ServerFault, Session};
 
@@ -52,8 +54,12 @@ const CHANGE_BATCH_MAX: usize = 32;
 const ANSWER_MAX: Duration = Duration::from_millis(4_500);
 /// The least that a piece of work gets; with less left it is not begun.
 const WORK_MIN: Duration = Duration::from_millis(750);
-/// How long the first connection and the migrations may take.
-const OPEN_MAX: Duration = Duration::from_secs(600);
+/// How long a start waits for a server that does not answer, and how long between two attempts.
+const START_MAX: Duration = Duration::from_secs(30);
+const START_PAUSE: Duration = Duration::from_millis(500);
+/// How long one of these attempts may take, and then the migrations.
+const START_CONNECT_MAX: Duration = Duration::from_secs(5);
+const MIGRATIONS_MAX: Duration = Duration::from_secs(600);
 
 /// The lock that changes have alone, and all other writes together.
 const SHARED: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(5566102, 1)";
@@ -63,8 +69,11 @@ const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the database's address cannot be read: {0}")]
-    Address(tokio_postgres::Error),
+    #[error("the database's address cannot be used: {0}")]
+    Address(#[from] AddressError),
+    /// It may be better later.
+    #[error("the PostgreSQL server does not answer: {0}")]
+    Away(String),
     #[error("cannot use the PostgreSQL database: {0}")]
     Server(String),
     /// A newer Magpie wrote the database.
@@ -83,7 +92,7 @@ pub enum OpenError {
 
 impl From<ServerFault> for OpenError {
     fn from(fault: ServerFault) -> Self {
-        Self::Server(fault.to_string())
+        if fault.may_pass() { Self::Away(fault.to_string()) } else { Self::Server(fault.to_string()) }
     }
 }
 
@@ -126,18 +135,19 @@ struct Small {
 
 impl PostgresStore {
     /// Opens the store at an address such as `postgres://user:password@host:5432/database`, and makes its tables
-    /// if they do not exist. Blocks.
+    /// if they do not exist. Blocks, and waits for a server that is not up yet, for [`START_MAX`].
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(address: &str) -> Result<Self, OpenError> {
-        let mut config: Config = address.parse().map_err(OpenError::Address)?;
-        if config.get_application_name().is_none() {
-            config.application_name("magpie");
-        }
+        Self::open_within(address, START_MAX)
+    }
+
+    fn open_within(address: &str, patience: Duration) -> Result<Self, OpenError> {
+        let servers = Servers::parse(address)?;
         let secret = std::thread::scope(|scope| {
             // On a thread of its own, for it waits, which a runtime's thread must not.
-            let prepare = || schema::prepare(&Session::connect(&config, Instant::now() + OPEN_MAX)?);
+            let prepare = || prepare(&servers, patience);
             scope.spawn(prepare).join().unwrap_or(Err(OpenError::Damaged("it could not be prepared")))
         })?;
         // From here on an error drops the store, which ends the threads that run.
@@ -150,20 +160,20 @@ impl PostgresStore {
             secret,
         };
         for place in 0..READERS {
-            let (mut node, queue) = (Node::new(&config), store.reads.clone());
+            let (mut node, queue) = (Node::new(&servers), store.reads.clone());
             store.start(&format!("store-read-{place}"), move || {
                 while let Some(reads) = queue.take_part(READERS, READ_BATCH_MAX) {
                     node.read(reads);
                 }
             })?;
         }
-        let (mut node, queue) = (Node::new(&config), store.appends.clone());
+        let (mut node, queue) = (Node::new(&servers), store.appends.clone());
         store.start("store-append", move || {
             while let Some(batch) = queue.take_some(APPENDS_MAX) {
                 node.append(batch);
             }
         })?;
-        let (mut node, queue) = (Node::new(&config), store.small.clone());
+        let (mut node, queue) = (Node::new(&servers), store.small.clone());
         store.start("store-small", move || {
             while let Some(mut batch) = queue.take_some(SMALL_BATCH_MAX) {
                 batch.sort_by_key(|waiting| waiting.job.key);
@@ -172,7 +182,7 @@ impl PostgresStore {
                 node.change(SHARED, changes.collect());
             }
         })?;
-        let (mut node, queue) = (Node::new(&config), store.changes.clone());
+        let (mut node, queue) = (Node::new(&servers), store.changes.clone());
         store.start("store-change", move || {
             while let Some(batch) = queue.take_some(CHANGE_BATCH_MAX) {
                 node.change(ALONE, batch);
@@ -192,6 +202,29 @@ impl PostgresStore {
         self.small.close();
         self.changes.close();
         self.threads.join();
+    }
+}
+
+/// Brings the schema up to date and reads the secret, as soon as there is a server.
+fn prepare(servers: &Servers, patience: Duration) -> Result<[u8; 32], OpenError> {
+    let begin = Instant::now();
+    let attempt = || {
+        let session = Session::connect(servers, Instant::now() + START_CONNECT_MAX)?;
+        session.set_deadline(Instant::now() + MIGRATIONS_MAX);
+        schema::prepare(&session)
+    };
+    let mut is_told = false;
+    loop {
+        match attempt() {
+            Err(OpenError::Away(cause)) if begin.elapsed() < patience => {
+                if !is_told {
+                    tracing::warn!(%cause, "the PostgreSQL server does not answer; trying again");
+                }
+                is_told = true;
+                std::thread::sleep(START_PAUSE);
+            }
+            done => return done,
+        }
     }
 }
 
@@ -308,14 +341,14 @@ fn no_answer() -> StoreError {
 
 /// One thread's connection, which is made when it is needed.
 struct Node {
-    config: Config,
+    servers: Servers,
     writer: Option<Writer>,
     is_down: bool,
 }
 
 impl Node {
-    fn new(config: &Config) -> Self {
-        Self { config: config.clone(), writer: None, is_down: false }
+    fn new(servers: &Servers) -> Self {
+        Self { servers: servers.clone(), writer: None, is_down: false }
     }
 
     /// Begins a transaction, over a new connection if the old one fails.
@@ -323,7 +356,7 @@ impl Node {
         let writer = match self.writer.take().and_then(|writer| begun(writer, how, deadline).ok()) {
             Some(writer) => writer,
             None => {
-                let session = Session::connect(&self.config, deadline)?;
+                let session = Session::connect(&self.servers, deadline)?;
                 begun(Writer::new(Connection::Server(session)), how, deadline)?
             }
         };

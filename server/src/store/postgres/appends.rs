@@ -1,6 +1,8 @@
 //! Appends of many, on one node, in one transaction: rooms are locked and what is known of them and their
 //! members is read for all at once; then the events are sent one behind the other.
 
+use std::time::Instant;
+
 use shared::model::LOBBY;
 use tokio::sync::oneshot;
 
@@ -20,7 +22,7 @@ pub(super) struct Appends {
 
 impl Node {
     /// Appends all in one transaction. If another node's transaction, or a `ref` used before, was in the way,
-    /// once more with care; and then each by itself.
+    /// once more with care; and then each by itself, again and again.
     pub(super) fn append(&mut self, jobs: Vec<Waiting<Appends>>) {
         let (jobs, deadline) = in_time(jobs);
         if jobs.is_empty() {
@@ -31,17 +33,24 @@ impl Node {
             done = self.append_some(&jobs, false, deadline);
         }
         match done {
-            Err(fault) if is_conflict(&fault) && jobs.len() > 1 => {
-                for job in jobs {
-                    let job = [job];
-                    if let Ok(answers) = self.append_some(&job, false, deadline) {
-                        answer(job.into(), answers);
-                    }
-                }
-            }
             Ok(answers) => answer(jobs, answers),
+            Err(fault) if is_conflict(&fault) => {
+                jobs.into_iter().for_each(|job| self.append_alone(job, deadline));
+            }
             // They are dropped unanswered.
             Err(_) => {}
+        }
+    }
+
+    /// Appends with care until nothing is in the way, or the time is over.
+    fn append_alone(&mut self, job: Waiting<Appends>, deadline: Instant) {
+        let job = [job];
+        while Instant::now() < deadline {
+            match self.append_some(&job, false, deadline) {
+                Ok(answers) => return answer(job.into(), answers),
+                Err(fault) if is_conflict(&fault) => {}
+                Err(_) => return,
+            }
         }
     }
 
@@ -49,7 +58,7 @@ impl Node {
         &mut self,
         jobs: &[Waiting<Appends>],
         ahead: bool,
-        deadline: std::time::Instant,
+        deadline: Instant,
     ) -> Result<Vec<Answers>, Fault> {
         self.transact(SHARED, deadline, |writer| {
             let all = || jobs.iter().flat_map(|Waiting { job, .. }| &job.batch);

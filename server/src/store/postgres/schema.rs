@@ -249,7 +249,22 @@ pub(super) fn prepare(session: &Session) -> Result<[u8; 32], OpenError> {
     let secret = kept.and_then(|kept| kept.try_into().ok());
     let secret = secret.ok_or(OpenError::Damaged("its secret has not 32 bytes"))?;
     session.batch("COMMIT")?;
+    warn_of_loss(session)?;
     Ok(secret)
+}
+
+/// An acknowledgement promises that a message outlives a power cut, which no node can see to by itself.
+fn warn_of_loss(session: &Session) -> Result<(), OpenError> {
+    let unsafe_settings = "SELECT name FROM pg_settings
+        WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off' ORDER BY name";
+    for row in session.query(unsafe_settings, &[])? {
+        let setting: &str = row.try_get(0).map_err(Fault::from)?;
+        tracing::warn!(
+            setting,
+            "off on the PostgreSQL server: a power cut there may lose what was acknowledged"
+        );
+    }
+    Ok(())
 }
 
 fn number(session: &Session, sql: &str) -> Result<i64, OpenError> {

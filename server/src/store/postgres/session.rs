@@ -8,25 +8,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::join;
 use tokio::runtime::Runtime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 
+use super::address::Servers;
 use super::dialect;
 use crate::store::sqlite::database::Value;
-
-/// How long a connection may take to be made.
-pub(super) const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// How long sent bytes may stay without an answer of the other machine.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
-/// After how long a silent connection is asked whether it is alive, and how often.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-const KEEPALIVE_RETRIES: u32 = 3;
 
 /// What the server is told about a new connection. Whoever is gone must not hold a lock: statements, waits for
 /// locks and idle transactions end by themselves, and a server that waits for a lock looks whether the other
@@ -64,6 +56,25 @@ impl Fault {
             SqlState::UNIQUE_VIOLATION,
         ];
         error.code().is_some_and(|code| conflicts.contains(code))
+    }
+
+    /// The server is away, on its way up or down, or cannot take writes now: it may be better later, with
+    /// nothing changed here.
+    pub(super) fn may_pass(&self) -> bool {
+        let Self::Server(error) = self else { return true };
+        if let Some(code) = error.code() {
+            let passing = [
+                SqlState::CANNOT_CONNECT_NOW,
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CRASH_SHUTDOWN,
+                SqlState::TOO_MANY_CONNECTIONS,
+                SqlState::READ_ONLY_SQL_TRANSACTION,
+            ];
+            return passing.contains(code) || code.code().starts_with("08");
+        }
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        // A certificate that is not believed is "invalid data".
+        error.is_closed() || cause.is_some_and(|cause| cause.kind() != std::io::ErrorKind::InvalidData)
     }
 }
 
@@ -103,34 +114,31 @@ pub(in crate::store) struct Session {
 
 impl Session {
     /// Connects, at the latest until the deadline.
-    pub(super) fn connect(config: &Config, deadline: Instant) -> Result<Self, Fault> {
-        let mut config = config.clone();
-        config
-            .connect_timeout(CONNECT_MAX)
-            .tcp_user_timeout(UNACKNOWLEDGED_MAX)
-            .keepalives_idle(KEEPALIVE_IDLE)
-            .keepalives_interval(KEEPALIVE_INTERVAL)
-            .keepalives_retries(KEEPALIVE_RETRIES);
+    pub(super) fn connect(servers: &Servers, deadline: Instant) -> Result<Self, Fault> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::Local)?;
+        // The connection runs whenever this thread waits for an answer, which is when there is something to read.
         let connect = async {
-            let (client, connection) = config.connect(NoTls).await?;
-            // It runs whenever this thread waits for an answer, which is when there is something to read.
-            tokio::spawn(connection);
+            let client = servers.connect(deadline).await?;
             client.batch_execute(SETTINGS).await?;
             Ok(client)
         };
-        let client = runtime
-            .block_on(async { tokio::time::timeout_at(deadline.into(), connect).await })
-            .unwrap_or(Err(Fault::Late))?;
-        Ok(Self {
-            client: Arc::new(client),
-            runtime,
-            prepared: RefCell::default(),
-            sent: RefCell::default(),
-            deadline: Cell::new(deadline),
-            statements: Cell::new(0),
-        })
+        let connected = runtime.block_on(async { tokio::time::timeout_at(deadline.into(), connect).await });
+        match connected.unwrap_or(Err(Fault::Late)) {
+            Ok(client) => Ok(Self {
+                client: Arc::new(client),
+                runtime,
+                prepared: RefCell::default(),
+                sent: RefCell::default(),
+                deadline: Cell::new(deadline),
+                statements: Cell::new(0),
+            }),
+            Err(fault) => {
+                // The system may still be looking for the host's name; nobody waits for that.
+                runtime.shutdown_background();
+                Err(fault)
+            }
+        }
     }
 
     /// From now on no answer is waited for longer than until then.

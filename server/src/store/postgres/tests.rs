@@ -3,9 +3,11 @@
 mod faults;
 #[path = "../../../tests/support/postgres.rs"]
 pub(in crate::store) mod server;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use shared::model::{LOBBY, Ref, RoomId, RoomName, Seq};
 use shared::protocol::{Event, RoomKind, User};
@@ -15,6 +17,7 @@ use super::{OpenError, PostgresStore};
 use crate::store::conformance::{guest, log, message, say, user_claim, wait};
 use crate::store::sqlite::Medium;
 use crate::store::{RoomKey, Store, StoreError};
+use server::Server;
 
 fn reference(n: u128) -> Ref {
     Ref(Uuid::from_u128(n))
@@ -77,7 +80,7 @@ fn two_nodes_keep_one_order_and_append_a_ref_once() {
                 }
             }));
         }
-        for node in &nodes {
+        for node in nodes.iter().chain(&nodes) {
             let is_done = &is_done;
             scope.spawn(move || {
                 // Whoever sees an event sees all before it, on every node.
@@ -232,8 +235,28 @@ fn a_newer_schema_is_refused() {
 
 #[test]
 fn a_server_that_is_not_there_is_named() {
-    let error = PostgresStore::open("postgres://nobody@127.0.0.1:1/none").err().unwrap();
-    assert!(matches!(error, OpenError::Server(_)), "{error}");
+    let open = |address: &str| PostgresStore::open_within(address, Duration::ZERO).err().unwrap();
+    let error = open("postgres://nobody@127.0.0.1:1/none");
+    assert!(matches!(error, OpenError::Away(_)), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
-    assert!(matches!(PostgresStore::open("postgres://localhost:none/x").err(), Some(OpenError::Address(_))));
+    assert!(matches!(open("postgres://localhost:none/x"), OpenError::Address(_)));
+    let Some(server) = server::shared() else { return };
+    // Nothing gets better by waiting.
+    let error = PostgresStore::open(&server.address("none")).err().unwrap();
+    assert!(matches!(error, OpenError::Server(_)), "{error}");
+    assert!(error.to_string().contains("\"none\" does not exist"), "{error}");
+}
+
+#[test]
+fn a_start_waits_for_its_server() {
+    let Some(programs) = server::programs() else { return };
+    let mut server = Server::start(&programs);
+    let address = server.database();
+    server.signal("KILL");
+    let opened = std::thread::scope(|scope| {
+        let opening = scope.spawn(|| PostgresStore::open(&address));
+        server.restart();
+        opening.join().unwrap()
+    });
+    wait(opened.unwrap().check()).unwrap();
 }

@@ -82,6 +82,43 @@ fn a_server_that_hangs_or_dies_is_refused_for_and_found_again() {
 }
 
 #[test]
+fn a_server_that_only_reads_is_left_for_one_that_writes() {
+    let Some(programs) = server::programs() else { return };
+    let (old, new) = (Server::start(&programs), Server::start(&programs));
+    let (here, there) = (old.database(), new.database());
+    let name = here.rsplit('/').next().unwrap();
+    let store = PostgresStore::open(&here).unwrap();
+    let ada = guest(&store, 1, "Ada");
+    // What a standby would have.
+    assert_eq!(guest(&PostgresStore::open(&there).unwrap(), 1, "Ada"), ada);
+    let both = here.replace("/d", &format!(",127.0.0.1:{}/d", new.port));
+    let far_sighted = PostgresStore::open(&both).unwrap();
+    say(&far_sighted, LOBBY, &ada, "at the old one");
+    assert_eq!(log(&store, LOBBY).len(), 1);
+
+    old.sql("postgres", "ALTER SYSTEM SET default_transaction_read_only = on").unwrap();
+    old.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+    eventually(|| match wait(store.append(vec![message(LOBBY, &ada, "late", Some(reference(1)))])) {
+        Err(StoreError::Unavailable(_)) => Ok(()),
+        // The server has not heard of it yet.
+        _ => Err(StoreError::Unavailable(String::new())),
+    });
+    assert!(matches!(wait(store.check()), Err(StoreError::Unavailable(_))));
+    let rename = store.rename(ada.id, super::user_claim("Eve"), false, 9);
+    assert!(matches!(wait(rename), Err(StoreError::Unavailable(_))));
+
+    let hello = || message(LOBBY, &ada, "at the new one", Some(reference(2)));
+    eventually(|| wait(far_sighted.append(vec![hello()]))?.remove(0));
+    assert_eq!(new.sql(name, "SELECT max(seq) FROM events").as_deref(), Some("1"));
+
+    // Nobody needs a restart when the server writes again.
+    old.sql("postgres", "ALTER SYSTEM RESET default_transaction_read_only").unwrap();
+    old.sql("postgres", "SELECT pg_reload_conf()").unwrap();
+    eventually(|| wait(store.append(vec![message(LOBBY, &ada, "again", Some(reference(3)))]))?.remove(0));
+    assert!(is_gapless(&log(&store, LOBBY)));
+}
+
+#[test]
 fn what_was_acknowledged_before_the_server_died_is_there_once() {
     const WRITERS: u128 = 4;
     const EACH: u128 = 60;
