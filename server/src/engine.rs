@@ -194,7 +194,7 @@ impl Engine {
         let wake = Arc::new(Notify::new());
         let hints = Hints::new(pressure.clone());
         broker.attach(id, hints.sink(wake.clone()));
-        let hub = Hub::new(id, config.hub, broker.is_lossy(), seed);
+        let hub = Hub::new(id, config.hub, broker.is_lossy() || store.is_shared(), seed);
         let shard = Shard {
             id,
             hub,

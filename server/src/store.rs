@@ -508,6 +508,13 @@ pub trait Store: Send + Sync + 'static {
     /// A secret of this store, made at its first start and the same ever after.
     fn secret(&self) -> [u8; 32];
 
+    /// Whether other processes may use the same data at the same time.
+    fn is_shared(&self) -> bool;
+
+    /// Takes what only one process at a time may have until `until`, or keeps it, unless another holder has it at
+    /// `at`. True if `holder` has it now. Clocks that differ can make it change hands early.
+    fn lease(&self, name: &'static str, holder: u64, at: Ms, until: Ms) -> Reply<bool>;
+
     /// Whether the store answers: one cheap read and one cheap write.
     fn check(&self) -> Reply<()>;
 }

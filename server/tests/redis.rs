@@ -121,7 +121,11 @@ fn who_asks_hears_the_answers() {
             for _ in rooms {
                 // Its own answers come back to it too.
                 let room = loop {
-                    if let Hint::PresenceWanted { room, .. } = asked.recv_timeout(process::WAIT).expect("a question") { break room }
+                    if let Hint::PresenceWanted { room, .. } =
+                        asked.recv_timeout(process::WAIT).expect("a question")
+                    {
+                        break room;
+                    }
                 };
                 let hint = Hint::Presence { origin: 2, room, user: user(1), presence: Presence::Online };
                 answerer.publish(2, Topic::Room(room), hint);

@@ -45,6 +45,7 @@ mod accounts;
 mod bots;
 mod cursors;
 mod guests;
+mod leases;
 mod log;
 mod membership;
 mod moderation;

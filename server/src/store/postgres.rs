@@ -293,6 +293,10 @@ impl Medium for PostgresStore {
     fn secret(&self) -> [u8; 32] {
         self.secret
     }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
 }
 
 fn queue<J, T: Send + 'static>(

@@ -13,6 +13,7 @@ pub(super) mod database;
 mod facts;
 mod identities;
 mod kinds;
+mod leases;
 mod links;
 mod lists;
 mod moderation;
@@ -213,6 +214,11 @@ pub(super) trait Medium: Send + Sync + 'static {
     ) -> Reply<T>;
 
     fn secret(&self) -> [u8; 32];
+
+    /// Whether other processes may write to it too.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 impl Medium for SqliteStore {

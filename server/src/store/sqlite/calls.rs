@@ -15,7 +15,8 @@ use crate::store::{
 /// The keys of small writes that are not of a user and a room: they come behind all that are.
 const HOOKS: u64 = u64::MAX - 1;
 const TOUCHES: (u64, u64) = (u64::MAX, 0);
-const LAST: (u64, u64) = (u64::MAX, 1);
+const LEASES: (u64, u64) = (u64::MAX, 1);
+const LAST: (u64, u64) = (u64::MAX, 2);
 
 impl<M: Medium> Store for M {
     fn append(&self, batch: Vec<Append>) -> Reply<Vec<Result<Appended, StoreError>>> {
@@ -119,6 +120,14 @@ impl<M: Medium> Store for M {
 
     fn secret(&self) -> [u8; 32] {
         Medium::secret(self)
+    }
+
+    fn is_shared(&self) -> bool {
+        Medium::is_shared(self)
+    }
+
+    fn lease(&self, name: &'static str, holder: u64, at: Ms, until: Ms) -> Reply<bool> {
+        self.write_small(LEASES, 1, move |writer| writer.lease(name, holder, at, until))
     }
 
     fn check(&self) -> Reply<()> {
