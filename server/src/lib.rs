@@ -129,7 +129,7 @@ async fn run_local(
                     Err(report.to_string())
                 }
             }
-            Order::OwnerLink => owner_links.make(true).await.map_err(|error| error.to_string()),
+            Order::OwnerLink => owner_links.make().await.map_err(|error| error.to_string()),
         };
         spawn_local(control.run(carry_out));
     }

@@ -117,7 +117,7 @@ async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Res
         listeners.push(listener);
     }
     let owner_links = OwnerLinks { store: store.clone(), origin: origin(config, scheme, &listeners)? };
-    if let Some(link) = owner_links.make(false).await? {
+    if let Some(link) = owner_links.first().await? {
         tracing::warn!(%link, "this server has no owner: whoever opens this link becomes it");
     }
     let broker: Arc<dyn Broker> = match &config.broker {

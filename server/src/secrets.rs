@@ -41,6 +41,11 @@ impl Secrets {
         Secret(self.mac(b"secret", self.made))
     }
 
+    /// The same secret each time.
+    pub fn constant(&self, purpose: &[u8]) -> Secret {
+        Secret(self.mac(purpose, 0))
+    }
+
     /// A number for a random source of which nothing secret depends.
     pub fn number(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.mac(b"number", 0);

@@ -265,12 +265,12 @@ fn the_log_has_the_owners_link_until_somebody_took_it() {
     let (ada, _) = sign_up(&server, "Ada");
     server.kill();
 
-    // A link holds until the next start.
+    // Each start tells the same one, so that whichever log was read is right.
     let server = Magpie::start_on(directory.path(), &[]);
     let second = owner_secret(&server);
-    assert_ne!(first, second);
+    assert_eq!(first, second);
     assert_eq!(server.log().matches("/owner#").count(), 1);
-    assert_refused(&take(&server, Some(&ada), &first), 404, "not_found");
+    assert_refused(&take(&server, Some(&ada), &"A".repeat(first.len())), 404, "not_found");
     assert_refused(&take(&server, None, &second), 401, "sign_in_required");
     let looking = guest(&server);
     let (_guest, _) = Socket::full(&server, Some(&looking));

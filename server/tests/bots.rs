@@ -3,15 +3,11 @@
 mod people;
 mod support;
 
-use std::collections::VecDeque;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use people::posts::{Posted, receiver};
 use people::{Answer, act, bearer, owner, send_with, sign_up};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -291,62 +287,6 @@ fn an_address_takes_what_slacks_do() {
     assert_eq!(read(&server, &room, "", secret).status, 401);
     let (_, token) = make_bot(&mut ada, "Bot", &["read", "send"]);
     assert_eq!(hook(&server, &token, b"{\"text\":\"x\"}").status, 404);
-}
-
-/// What was posted to an address of ours.
-#[derive(Debug)]
-struct Posted {
-    head: String,
-    body: String,
-}
-
-impl Posted {
-    fn header(&self, name: &str) -> &str {
-        let line = self.head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
-        line.unwrap_or_else(|| panic!("no {name} in {}", self.head))
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
-}
-
-/// Listens for posts, and answers with these statuses, the last of them ever after.
-fn receiver(statuses: &[u16]) -> (u16, Receiver<Posted>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mut statuses = VecDeque::from(statuses.to_vec());
-    let (sender, posts) = channel();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let posted = receive(&mut stream.unwrap(), statuses[0]);
-            if statuses.len() > 1 {
-                statuses.pop_front();
-            }
-            if posted.is_some_and(|posted| sender.send(posted).is_err()) {
-                return;
-            }
-        }
-    });
-    (port, posts)
-}
-
-fn receive(stream: &mut TcpStream, status: u16) -> Option<Posted> {
-    stream.set_read_timeout(Some(WAIT)).unwrap();
-    let (mut text, mut buffer) = (String::new(), [0; 4096]);
-    loop {
-        let count = stream.read(&mut buffer).ok().filter(|count| *count > 0)?;
-        text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        if body.len() >= length.unwrap().parse().unwrap() {
-            let location = "http://127.0.0.1:1/elsewhere";
-            let answer =
-                format!("HTTP/1.1 {status} X\r\nLocation: {location}\r\nContent-Length: 2\r\n\r\nno");
-            let _ = stream.write_all(answer.as_bytes());
-            return Some(Posted { head: head.to_owned(), body: body.to_owned() });
-        }
-    }
 }
 
 /// How the last delivery of a room's only outgoing webhook went.

@@ -22,7 +22,7 @@ pub struct Need {
     pub environment: fn() -> Environment,
 }
 
-pub const NEEDS: [Need; 6] = [
+pub const NEEDS: [Need; 7] = [
     // The built server beside it, which is there by then; it takes half a minute.
     Need { package: "bench", name: "smoke", environment: || Ok(vec![]) },
     // CHROMIUM and CHROMEDRIVER: paths of the browser and its WebDriver server.
@@ -33,6 +33,8 @@ pub const NEEDS: [Need; 6] = [
     Need { package: "server", name: "bots", environment: scripts },
     // REDIS_SERVER: path of the server of Redis.
     Need { package: "server", name: "redis", environment: redis },
+    // REDIS_SERVER and POSTGRES_BIN.
+    Need { package: "server", name: "nodes", environment: || Ok([redis()?, postgres()?].concat()) },
     // strace, which shows the order of system calls; looked for on the PATH.
     Need { package: "server", name: "durability", environment: strace },
 ];

@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod posts;
+
 use std::io::Write;
 use std::net::Ipv4Addr;
 
