@@ -336,6 +336,10 @@ pub trait Store: Send + Sync + 'static {
     /// for a session that there was, for as long as browsers keep its token.
     fn identify(&self, session: NewSession, newcomer: Option<Newcomer>) -> Reply<Identity>;
 
+    /// Those of these sessions' and bots' tokens that let nobody in: they were ended or revoked, or never were.
+    /// Whether the time of one has run out is not looked at.
+    fn void(&self, tokens: Vec<TokenHash>) -> Reply<Vec<TokenHash>>;
+
     /// A user, what they are, and the rooms they are in. `NotFound` for an unknown user.
     fn account(&self, user: UserId) -> Reply<Account>;
 

@@ -14,6 +14,7 @@ suite! {
     sessions_are_made_and_replaced,
     sessions_run_out,
     sessions_are_ended,
+    what_lets_nobody_in_is_told_apart,
     sessions_are_listed,
     sessions_are_bounded,
     a_new_password_ends_other_sessions,
@@ -127,6 +128,38 @@ fn sessions_are_ended(open: Open) {
     assert_eq!(ended, Ended { user: ada.id, tokens: all });
     assert_eq!(live(), Vec::<u64>::new());
     assert!(wait(store.sign_in(ada.id, NewSession::of(token(73), NOW), None)).is_ok());
+}
+
+fn what_lets_nobody_in_is_told_apart(open: Open) {
+    let store = open();
+    let (ada, bob, boss) = (member(&*store, 1, "Ada"), member(&*store, 2, "Bob"), boss(&*store));
+    ok(store.sign_in(ada.id, until(70, NOW + 10), None));
+    ok(store.sign_in(ada.id, NewSession::of(token(71), NOW), None));
+    let bot = done(&*store, &bob, Act::MakeBot { name: "Robot".into() }).user.unwrap();
+    let make_token = || Act::MakeToken { bot: bot.id, text: Line::new("t"), scopes: vec![], seconds: 0 };
+    let bots: Vec<_> = (0..2).map(|_| make(&*store, &bob, make_token(), NOW).unwrap().0).collect();
+    let all = || vec![session(1), token(70), token(71), session(2), bots[0], bots[1]];
+    let void = |more: &[u64]| {
+        let asked = all().into_iter().chain(more.iter().map(|id| token(*id))).collect();
+        ok(store.void(asked))
+    };
+    assert_eq!(void(&[]), [[0; 32]; 0]);
+    assert_eq!(void(&[404, 1]), [token(404), token(1)], "never there, and replaced by signing up");
+    ok(store.sign_out(token(71), false));
+    assert_eq!(void(&[]), [token(71)], "one whose time runs out is another's to close");
+    act_at(
+        &*store,
+        &boss,
+        Act::Ban { user: Some(bob.id), addresses: None, text: Line::new("spam"), seconds: 1 },
+        NOW,
+    )
+    .unwrap();
+    let mut banned = void(&[]);
+    banned.sort();
+    let mut wanted = vec![token(71), session(2), bots[0], bots[1]];
+    wanted.sort();
+    assert_eq!(banned, wanted);
+    assert_eq!(ok(store.void(Vec::new())), [[0; 32]; 0]);
 }
 
 fn sessions_are_listed(open: Open) {

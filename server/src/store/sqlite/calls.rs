@@ -44,6 +44,10 @@ impl<M: Medium> Store for M {
         )
     }
 
+    fn void(&self, tokens: Vec<TokenHash>) -> Reply<Vec<TokenHash>> {
+        self.read(move |connection| identities::void(connection, tokens))
+    }
+
     fn account(&self, user: UserId) -> Reply<Account> {
         self.read(move |connection| read::account(connection, user))
     }

@@ -45,6 +45,24 @@ pub(super) fn identity(
     }))
 }
 
+/// Those of the tokens that are no session's and no bot's, or of one that was ended.
+pub(super) fn void(connection: &Connection, tokens: Vec<TokenHash>) -> Result<Vec<TokenHash>, Trouble> {
+    let mut void = Vec::new();
+    for token in tokens {
+        let mut is_live = false;
+        for sql in [
+            "SELECT 1 FROM sessions WHERE token = ?1 AND until > ?2",
+            "SELECT 1 FROM tokens WHERE token = ?1 AND until > ?2",
+        ] {
+            is_live = is_live || connection.prepare_cached(sql)?.exists(params![token.as_slice(), ENDED])?;
+        }
+        if !is_live {
+            void.push(token);
+        }
+    }
+    Ok(void)
+}
+
 /// The bot or webhook of a token.
 fn program(connection: &Connection, token: &TokenHash, at: Ms) -> Result<Option<Identity>, Trouble> {
     let mut statement = connection.prepare_cached(
