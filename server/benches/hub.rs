@@ -33,7 +33,7 @@ impl Driver {
         let hints: Arc<Mutex<Vec<Hint>>> = Arc::default();
         let broker = MemoryBroker::new();
         let sink = hints.clone();
-        broker.attach(1, Arc::new(move |hint| sink.lock().unwrap().push(hint)));
+        broker.attach(1, Arc::new(move |hint, _| sink.lock().unwrap().push(hint)));
         let config = HubConfig { message_rate: 0, request_rate: 0, ..HubConfig::default() };
         let hub = Hub::new(1, config, broker.is_lossy(), [1; 32]);
         let store = MemoryStore::new([0; 32]);

@@ -13,8 +13,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use shared::model::{Ms, RoomId, UserId};
-use shared::protocol::{Event, EventKind, PlainMessage, Presence, ServerEnvelope, User, encode};
+use shared::model::{Ms, RoomId, Seq, UserId};
+use shared::protocol::{Event, EventKind, Person, PlainMessage, Presence, ServerEnvelope, User, encode};
 
 use crate::encoded::Encoded;
 use crate::store::{Cursor, Ended};
@@ -44,6 +44,8 @@ pub enum Topic {
     Room(RoomId),
     /// The connections of one user.
     User(UserId),
+    /// One hub, which has this topic from the start.
+    Hub(HubId),
     /// Everyone. Every hub has this topic from the start.
     All,
 }
@@ -103,16 +105,47 @@ mod logged {
     }
 }
 
+/// Counts the changes of who is present at one hub: each has a number above those before it, in whichever room.
+pub type PresenceVersion = u64;
+
 /// What one hub tells the others, itself included. As JSON it goes from process to process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hint {
     /// An event was committed.
     Event(#[serde(with = "logged")] Arc<Logged>),
-    /// A person's presence at one hub, in one room.
-    Presence { origin: HubId, room: RoomId, user: User, presence: Presence },
-    /// A hub began to follow a room and wants to hear who is present.
-    PresenceWanted { origin: HubId, room: RoomId },
+    /// A room's log goes on to this `seq` at least: instead of an event that is too large for a hint.
+    Head { room: RoomId, seq: Seq },
+    /// A person's presence at one hub, in one room: the change `version`, the first in the room since `after`
+    /// (0: since the hub follows the room).
+    Presence {
+        origin: HubId,
+        room: RoomId,
+        user: User,
+        presence: Presence,
+        version: PresenceVersion,
+        after: PresenceVersion,
+    },
+    /// Who is present in a room at one hub after the change `version`, in `parts` parts of which each is of the
+    /// users with ids from `first` to `last`: those who are not in it are not there.
+    Present {
+        origin: HubId,
+        room: RoomId,
+        version: PresenceVersion,
+        part: u32,
+        parts: u32,
+        first: UserId,
+        last: UserId,
+        people: Vec<Person>,
+    },
+    /// A hub wants to hear who is present in a room, from those who know of a later change than it does. They
+    /// answer on its own topic.
+    PresenceWanted { origin: HubId, room: RoomId, known: Vec<(HubId, PresenceVersion)> },
+    /// A hub lives, and in which rooms presence changed there in the last half minute, up to which version. For
+    /// `Topic::All`, as is the next.
+    Alive { origin: HubId, changed: Vec<(RoomId, PresenceVersion)> },
+    /// A hub ends in good order: its people are about to be at others.
+    Leaving { origin: HubId },
     /// A person is typing.
     Typing { room: RoomId, user: User },
     /// A user's cursor moved.
@@ -132,10 +165,74 @@ pub enum Hint {
     Rules,
     /// The operator speaks to everyone.
     Announcement { text: String, at: Ms },
+    /// Hints of any kind may have been lost: whoever counts on them looks again. For `Topic::All`; a broker gives
+    /// it to its own hubs when it is connected again.
+    Doubt,
+    /// Of a broker to its own hubs: until the next `Doubt` nothing comes from other processes.
+    #[serde(skip)]
+    CutOff,
+}
+
+/// What a hint weighs beside its texts and lists, in bytes, roughly.
+const HINT_BYTES: usize = 256;
+/// The same of an entry of a list.
+const ENTRY_BYTES: usize = 64;
+
+impl Hint {
+    /// About how many bytes it takes.
+    pub fn weight(&self) -> usize {
+        let more = match self {
+            Hint::Event(logged) => match &logged.event.kind {
+                EventKind::Message { body, .. } => body.as_str().len(),
+                _ => 0,
+            },
+            Hint::Announcement { text, .. } => text.len(),
+            Hint::Present { people, .. } => people.len() * ENTRY_BYTES,
+            Hint::PresenceWanted { known, .. } => known.len() * ENTRY_BYTES,
+            Hint::Alive { changed, .. } => changed.len() * ENTRY_BYTES,
+            Hint::Ended(ended) => ended.tokens.len() * ENTRY_BYTES,
+            _ => 0,
+        };
+        HINT_BYTES + more
+    }
+
+    /// Whether others would not find out by themselves, in a while, what it says.
+    pub fn is_missed(&self) -> bool {
+        match self {
+            Hint::Present { .. }
+            | Hint::PresenceWanted { .. }
+            | Hint::Read { .. }
+            | Hint::Renamed { .. }
+            | Hint::Membership { .. }
+            | Hint::Ended(_)
+            | Hint::User { .. }
+            | Hint::Room { .. }
+            | Hint::Rules
+            | Hint::Doubt => true,
+            // By comparing heads, and by what the next signs of life name; the rest nobody finds out.
+            Hint::Event(_)
+            | Hint::Head { .. }
+            | Hint::Presence { .. }
+            | Hint::Alive { .. }
+            | Hint::Leaving { .. }
+            | Hint::Typing { .. }
+            | Hint::Announcement { .. }
+            | Hint::CutOff => false,
+        }
+    }
+}
+
+/// How a hint came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// From a hub of the same process, or from the broker itself.
+    Process,
+    /// From another process.
+    Network,
 }
 
 /// Takes hints for one hub. It must not block and not call back into the broker.
-pub type Sink = Arc<dyn Fn(Hint) + Send + Sync>;
+pub type Sink = Arc<dyn Fn(Hint, Via) + Send + Sync>;
 
 /// Publishes hints and delivers those of the topics that a hub follows.
 ///
@@ -144,8 +241,11 @@ pub type Sink = Arc<dyn Fn(Hint) + Send + Sync>;
 /// may come late, twice, out of order or never. After `follow` returns, hints published by this process on
 /// that topic are delivered; those of other nodes, from some moment on. `unfollow` may be followed by a few
 /// late hints. Following twice is following once.
+///
+/// Whenever hints that are missed (`Hint::is_missed`) may have been lost, those who may lack them are given a
+/// `Hint::Doubt` once hints get through again.
 pub trait Broker: Send + Sync + 'static {
-    /// Makes a hub known, following `Topic::All`. Its sink is dropped by `detach`.
+    /// Makes a hub known, following `Topic::All` and its own topic. Its sink is dropped by `detach`.
     fn attach(&self, hub: HubId, sink: Sink);
     fn detach(&self, hub: HubId);
     fn follow(&self, hub: HubId, topic: Topic);
@@ -174,7 +274,7 @@ pub struct Counts {
     pub sent: u64,
     /// Hints that were not sent: there was no connection, or too many waited.
     pub dropped: u64,
-    /// Hints that were too large to send.
+    /// Hints that were too large to send. Of events the place was told instead.
     pub too_large: u64,
     /// Hints of other processes that were delivered here.
     pub received: u64,

@@ -174,6 +174,8 @@ struct Shard {
     heartbeat_at: u64,
     /// From the moment the server goes down.
     is_draining: bool,
+    /// The peers were told that this one ends.
+    has_left: bool,
     send_queue_bytes: usize,
     deliveries: u64,
     slow_readers: u64,
@@ -215,6 +217,7 @@ impl Engine {
             deflating: 0,
             heartbeat_at: 0,
             is_draining: false,
+            has_left: false,
             send_queue_bytes: config.send_queue_bytes,
             deliveries: 0,
             slow_readers: 0,
@@ -462,7 +465,7 @@ impl Engine {
             backlog_bytes,
             inputs_waiting: shard.inbox.len(Lane::Talk) + shard.inbox.len(Lane::Traffic),
             hints_waiting: shard.hints.len(),
-            hints_dropped: 0,
+            hints_dropped: shard.hints.dropped(),
             deliveries: shard.deliveries,
             slow_readers: shard.slow_readers,
         }
@@ -491,6 +494,11 @@ impl Engine {
         }
         while tokio::time::Instant::now() < end && !self.shard.borrow().is_drained() {
             tokio::time::sleep(DRAIN_POLL).await;
+        }
+        let mut shard = self.shard.borrow_mut();
+        if !std::mem::replace(&mut shard.has_left, true) {
+            let now = shard.now();
+            shard.step(now, Input::Leave, &mut Vec::new());
         }
     }
 }

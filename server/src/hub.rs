@@ -8,9 +8,11 @@ mod acts;
 mod answers;
 mod arrivals;
 mod counts;
+mod doubt;
 mod endings;
 mod hints;
 mod membership;
+mod peers;
 mod presence;
 mod rates;
 mod requests;
@@ -18,6 +20,7 @@ mod room;
 mod session;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -29,6 +32,7 @@ use shared::protocol::{
     CloseCode, Event, FRAME_BYTES_MAX, Failure, Listing, PlainMessage, Presence, RoomInfo, RoomKind,
     SERVER_NAME, ServerEnvelope, User, encode,
 };
+use shared::rights::Role;
 
 use crate::broker::{Hint, HubId, Topic};
 use crate::encoded::Encoded;
@@ -39,6 +43,8 @@ use crate::store::{
 };
 use acts::Acting;
 pub use counts::Counts;
+use doubt::Doubt;
+use peers::Peers;
 use rates::Rates;
 use room::Room;
 use session::Session;
@@ -158,6 +164,8 @@ pub enum Input {
         result: Result<Appended, StoreError>,
     },
     Hint(Hint),
+    /// The hub ends in good order: its connections are gone.
+    Leave,
     /// Some time has passed. `wall`: milliseconds since 1970-01-01 00:00 UTC.
     Tick {
         wall: Ms,
@@ -217,6 +225,7 @@ pub enum Query {
     EventsBefore { room: RoomId, before: Seq, limit: usize },
     Identify { session: NewSession, newcomer: Option<Newcomer> },
     Touch { sessions: Vec<(TokenHash, Ms)> },
+    Void { tokens: Vec<TokenHash> },
     Account { user: UserId },
     Rename { user: UserId, name: Claim<UserName>, tell_lobby: bool, at: Ms },
     CreateRoom { id: RoomId, kind: RoomKind, name: Claim<RoomName>, user: UserId, rooms_max: usize, at: Ms },
@@ -247,6 +256,7 @@ pub enum Answer {
     Outcome(Outcome),
     Rows(Vec<Entry>),
     Touched,
+    Void(Vec<TokenHash>),
     Members(Vec<User>, u32),
     Directory(Vec<Listing>),
     Heads(Vec<(RoomId, u32, Seq)>),
@@ -331,6 +341,8 @@ enum Pending {
         room: Option<RoomId>,
     },
     Touch,
+    /// Of these tokens.
+    Void(Vec<TokenHash>),
     /// What is to be read again for a user.
     Look(Look),
 }
@@ -344,6 +356,8 @@ enum Look {
     Room { user: UserId, room: RoomId },
     /// What they are, or whom they have blocked.
     Account { user: UserId },
+    /// Any of that, for hints may have been lost.
+    Everything { user: UserId },
 }
 
 /// What goes on once a room is loaded.
@@ -362,6 +376,8 @@ struct Present {
     rooms: Vec<RoomId>,
     /// Whose messages do not count as unread.
     blocked: Vec<UserId>,
+    /// As the user's connections were told.
+    role: Option<Role>,
     rates: Rates,
     /// What the rooms were told.
     told: Presence,
@@ -418,6 +434,8 @@ pub struct Hub {
     period: u32,
     touched_at: Ms,
     sweep_at: Ms,
+    peers: Peers,
+    doubt: Doubt,
     /// What to add to `now` for the time of day. `now` itself never jumps.
     wall_offset: Ms,
     /// What was counted; what can be looked up is not in it.
@@ -462,6 +480,8 @@ impl Hub {
             period: 1,
             touched_at: 0,
             sweep_at: 0,
+            peers: Peers::default(),
+            doubt: Doubt::default(),
             wall_offset: 0,
             counts: Counts::default(),
         }
@@ -489,6 +509,7 @@ impl Hub {
                 }
             }
             Input::Hint(hint) => self.hint(now, hint, out),
+            Input::Leave => self.leave_peers(out),
             Input::Tick { wall } => {
                 self.wall_offset = wall - now;
                 self.tick(now, out);
@@ -504,7 +525,7 @@ impl Hub {
     /// What an operator may want to know.
     pub fn counts(&self) -> Counts {
         let (users, rooms, asked) = (self.users.len(), self.rooms.len(), self.pending.len());
-        Counts { users, rooms, asked, ..self.counts }
+        Counts { users, rooms, asked, peers: self.peers.living(), ..self.counts }
     }
 
     /// What a connection speaks; `None` if it is gone.

@@ -13,7 +13,7 @@ use shared::protocol::CloseCode;
 
 use crate::broker::{Broker, Hint, HubId, Sink, Topic};
 use crate::engine::query_store;
-use crate::hub::{Arrival, Conn, Effect, Hub, HubConfig, Input, Mode, Request};
+use crate::hub::{Arrival, Conn, Counts, Effect, Hub, HubConfig, Input, Mode, Request};
 use crate::store::{Store, StoreError, TokenHash};
 
 /// The simulation's time zero, in milliseconds since 1970.
@@ -51,6 +51,7 @@ impl Drop for Node {
 }
 
 impl Node {
+    /// A node that has just started. No other ever had its `id`.
     pub fn new(
         id: HubId,
         config: HubConfig,
@@ -61,7 +62,7 @@ impl Node {
         let hints = Arc::new(Mutex::new(Vec::new()));
         let sink: Sink = {
             let hints = hints.clone();
-            Arc::new(move |hint| hints.lock().expect("no test panics while it holds this").push(hint))
+            Arc::new(move |hint, _| hints.lock().expect("no test panics while it holds this").push(hint))
         };
         broker.attach(id, sink);
         let mut bytes = [0; 32];
@@ -112,6 +113,12 @@ impl Node {
     pub fn close(&mut self, conn: Conn) {
         self.outputs.remove(&conn);
         self.inbox.push_back(Input::Closed { conn });
+    }
+
+    /// The node ends in good order: it says so. What is left is to drop it.
+    pub fn leave(&mut self) {
+        self.inbox.push_back(Input::Leave);
+        self.settle();
     }
 
     /// Moves the clock to a time since the start and lets the hub hear of it.
@@ -197,6 +204,11 @@ impl Node {
             Effect::Follow(topic) => self.broker.follow(self.id, topic),
             Effect::Unfollow(topic) => self.broker.unfollow(self.id, topic),
         }
+    }
+
+    /// What the hub counted.
+    pub fn counts(&self) -> Counts {
+        self.hub.counts()
     }
 
     /// How often the store was asked, appends not counted.

@@ -31,6 +31,8 @@ const LEASE_EVERY: Duration = Duration::from_secs(10);
 enum News {
     Rules,
     Room(RoomId),
+    /// Any of these may have been missed.
+    Doubt,
 }
 
 /// What is kept up to date.
@@ -55,10 +57,12 @@ impl Upkeep {
     /// Runs for ever, inside a `LocalSet`.
     pub async fn run(mut self) {
         let (heard, mut news) = mpsc::unbounded_channel();
-        let sink = move |hint| {
+        let sink = move |hint, _| {
             let news = match hint {
                 Hint::Rules => News::Rules,
+                Hint::Doubt => News::Doubt,
                 Hint::Event(logged) => News::Room(logged.event.room),
+                Hint::Head { room, .. } => News::Room(room),
                 _ => return,
             };
             let _ = heard.send(news);
@@ -89,6 +93,10 @@ impl Upkeep {
                 Some(news) = news.recv() => match news {
                     News::Rules => self.refresh(turn.posts, &mut followed).await,
                     News::Room(room) => self.hooks.wake(room),
+                    News::Doubt => {
+                        self.refresh(&mut followed).await;
+                        followed.iter().for_each(|room| self.hooks.wake(*room));
+                    }
                 },
             }
         }

@@ -109,12 +109,12 @@ fn who_asks_hears_the_answers() {
     let Some(redis) = Redis::start() else { return };
     let (one, two) = (redis.broker(), redis.broker());
     let (questions, asked) = std::sync::mpsc::channel();
-    two.attach(2, std::sync::Arc::new(move |hint| drop(questions.send(hint))));
+    two.attach(2, std::sync::Arc::new(move |hint, _| drop(questions.send(hint))));
     let rooms: Vec<RoomId> = (100..100 + ROOMS).map(RoomId::from_bits).collect();
     rooms.iter().for_each(|room| two.follow(2, Topic::Room(*room)));
     until("the other is subscribed", || two.counts().subscriptions == ROOMS + 1);
     let (answers, heard) = std::sync::mpsc::channel();
-    one.attach(1, std::sync::Arc::new(move |hint| drop(answers.send(hint))));
+    one.attach(1, std::sync::Arc::new(move |hint, _| drop(answers.send(hint))));
     std::thread::scope(|scope| {
         let (rooms, answerer) = (&rooms, &two);
         scope.spawn(move || {
@@ -127,7 +127,14 @@ fn who_asks_hears_the_answers() {
                         break room;
                     }
                 };
-                let hint = Hint::Presence { origin: 2, room, user: user(1), presence: Presence::Online };
+                let hint = Hint::Presence {
+                    origin: 2,
+                    room,
+                    user: user(1),
+                    presence: Presence::Online,
+                    version: 1,
+                    after: 0,
+                };
                 answerer.publish(2, Topic::Room(room), hint);
             }
         });
@@ -136,7 +143,11 @@ fn who_asks_hears_the_answers() {
                 one.follow(1, Topic::User(UserId::from_bits(room.bits() * OTHERS + other)));
             }
             one.follow(1, Topic::Room(*room));
-            one.publish(1, Topic::Room(*room), Hint::PresenceWanted { origin: 1, room: *room });
+            one.publish(
+                1,
+                Topic::Room(*room),
+                Hint::PresenceWanted { origin: 1, room: *room, known: vec![] },
+            );
             let answer = loop {
                 match heard.recv_timeout(process::WAIT).expect("an answer") {
                     Hint::PresenceWanted { .. } => {}

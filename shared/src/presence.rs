@@ -63,6 +63,11 @@ impl Roster {
         self.people.get(&user).map_or(Presence::Offline, Entry::presence)
     }
 
+    /// Whether an origin reports a person as present.
+    pub fn is_present_at(&self, user: UserId, origin: u32) -> bool {
+        self.people.get(&user).is_some_and(|entry| entry.origins.iter().any(|(other, _)| *other == origin))
+    }
+
     /// Whether any other origin than this reports a person as present.
     pub fn is_present_elsewhere(&self, user: UserId, origin: u32) -> bool {
         self.people.get(&user).is_some_and(|entry| entry.origins.iter().any(|(other, _)| *other != origin))
@@ -81,6 +86,14 @@ impl Roster {
     /// Those present, in no particular order.
     pub fn people(&self) -> impl Iterator<Item = Person> + '_ {
         self.people.values().map(|entry| Person { user: entry.user.clone(), presence: entry.presence() })
+    }
+
+    /// Those that one origin reports, in no particular order.
+    pub fn of(&self, origin: u32) -> impl Iterator<Item = Person> + '_ {
+        self.people.values().filter_map(move |entry| {
+            let (_, presence) = *entry.origins.iter().find(|(other, _)| *other == origin)?;
+            Some(Person { user: entry.user.clone(), presence })
+        })
     }
 
     /// What changed since the last call, as it is now. People who came and went in between stay out unless
@@ -120,6 +133,22 @@ mod tests {
         roster.set(1, &user(7), Presence::Offline);
         assert_eq!((roster.online(), told(&mut roster)), (0, vec![(7, Presence::Offline)]));
         assert!(!roster.is_dirty());
+    }
+
+    #[test]
+    fn each_origin_has_its_own_people() {
+        let mut roster = Roster::default();
+        roster.set(1, &user(7), Presence::Away);
+        roster.set(2, &user(7), Presence::Online);
+        roster.set(2, &user(8), Presence::Online);
+        let of = |origin| {
+            let mut people: Vec<_> = roster.of(origin).map(|p| (p.user.id.bits(), p.presence)).collect();
+            people.sort_unstable();
+            people
+        };
+        assert_eq!(of(1), [(7, Presence::Away)]);
+        assert_eq!(of(2), [(7, Presence::Online), (8, Presence::Online)]);
+        assert_eq!(of(3), []);
     }
 
     #[test]

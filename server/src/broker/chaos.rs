@@ -1,13 +1,16 @@
 //! A broker for tests: it loses, repeats and reorders hints, and the same seed does the same again.
 //!
 //! It knows no clock. A hint that is late comes when some more were published, or at [`ChaosBroker::settle`].
+//! Each hub is as good as a process of its own: it can be cut off from the others, notice that, and come back,
+//! as the broker of a cluster does when its server is out of reach.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
 
 use super::memory::MemoryBroker;
-use super::{Broker, Hint, HubId, Sink, Topic};
+use super::{Broker, Hint, HubId, Sink, Topic, Via};
 
 /// What happens to hints. Each probability is between 0 and 1 and stands for each hint and hub by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -36,6 +39,10 @@ struct State {
     /// Hints published so far.
     now: u64,
     late: Vec<Late>,
+    /// Hubs whose hints reach no other, and whom no other's reach.
+    cut: HashSet<HubId>,
+    /// Those of them that published what others miss.
+    owing: HashSet<HubId>,
 }
 
 /// A hint on its way.
@@ -44,18 +51,70 @@ struct Late {
     hub: HubId,
     topic: Topic,
     hint: Hint,
+    own: bool,
+}
+
+fn via(own: bool) -> Via {
+    if own { Via::Process } else { Via::Network }
 }
 
 impl ChaosBroker {
     /// A broker whose doings follow from the seed and the order of calls.
     pub fn new(seed: u64, chaos: Chaos) -> Self {
-        let state = State { chaos, random: Rng::with_seed(seed), now: 0, late: Vec::new() };
+        let state = State {
+            chaos,
+            random: Rng::with_seed(seed),
+            now: 0,
+            late: Vec::new(),
+            cut: HashSet::new(),
+            owing: HashSet::new(),
+        };
         Self { inner: MemoryBroker::new(), state: Mutex::new(state) }
     }
 
     /// Makes the network better or worse from now on. What is late stays late.
     pub fn set_chaos(&self, chaos: Chaos) {
         self.lock().chaos = chaos;
+    }
+
+    /// From now on nothing passes between a hub and the others, and nobody knows yet.
+    pub fn cut(&self, hub: HubId) {
+        self.lock().cut.insert(hub);
+    }
+
+    /// A hub that is cut off learns of it.
+    pub fn notice(&self, hub: HubId) {
+        if self.lock().cut.contains(&hub) {
+            self.tell(hub, Hint::CutOff);
+        }
+    }
+
+    /// A hub is connected again and learns that, as do those whom it could not tell what they miss.
+    pub fn mend(&self, hub: HubId) {
+        let is_owing = {
+            let mut state = self.lock();
+            if !state.cut.remove(&hub) {
+                return;
+            }
+            state.owing.remove(&hub)
+        };
+        self.tell(hub, Hint::Doubt);
+        if is_owing {
+            self.doubt();
+        }
+    }
+
+    /// Tells every hub that is not cut off that hints may have been lost, as some were where the chaos loses any.
+    pub fn doubt(&self) {
+        for (hub, _) in self.inner.followers(Topic::All) {
+            if !self.lock().cut.contains(&hub) {
+                self.tell(hub, Hint::Doubt);
+            }
+        }
+    }
+
+    fn tell(&self, hub: HubId, hint: Hint) {
+        self.inner.deliver(Topic::Hub(hub), hint, Via::Process);
     }
 
     /// Delivers all that is late, in an order that follows from the seed.
@@ -73,7 +132,7 @@ impl ChaosBroker {
     fn deliver(&self, late: Late) {
         let followers = self.inner.followers(late.topic);
         if let Some((_, sink)) = followers.into_iter().find(|(hub, _)| *hub == late.hub) {
-            sink(late.hint);
+            sink(late.hint, via(late.own));
         }
     }
 
@@ -111,6 +170,9 @@ impl Broker for ChaosBroker {
 
     fn detach(&self, hub: HubId) {
         self.inner.detach(hub);
+        let mut state = self.lock();
+        state.cut.remove(&hub);
+        state.owing.remove(&hub);
     }
 
     fn follow(&self, hub: HubId, topic: Topic) {
@@ -127,12 +189,20 @@ impl Broker for ChaosBroker {
         {
             let mut state = self.lock();
             state.now += 1;
+            if state.cut.contains(&hub) && hint.is_missed() {
+                state.owing.insert(hub);
+            }
             for (follower, _) in followers {
-                let spared = follower == hub && !state.chaos.own;
+                let own = follower == hub;
+                let is_cut = state.cut.contains(&hub) || state.cut.contains(&follower);
+                if is_cut && !own {
+                    continue;
+                }
+                let spared = own && !state.chaos.own;
                 let fate = if spared { vec![0] } else { state.fate() };
                 for wait in fate {
                     let due = state.now + wait;
-                    let late = Late { due, hub: follower, topic, hint: hint.clone() };
+                    let late = Late { due, hub: follower, topic, hint: hint.clone(), own };
                     if wait == 0 { now.push(late) } else { state.late.push(late) }
                 }
             }

@@ -20,6 +20,7 @@ macro_rules! broker_conformance {
             own_hints_come_back_in_order,
             hubs_hear_each_other,
             topics_are_respected,
+            a_hub_has_a_topic_of_its_own,
             following_twice_is_following_once,
             hubs_come_and_go,
             a_sink_is_dropped_by_detach,
@@ -33,7 +34,25 @@ macro_rules! broker_conformance {
     };
 }
 
-/// What a hub heard.
+/// All that a hub heard.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder(Arc<Mutex<Vec<Hint>>>);
+
+impl Recorder {
+    pub fn attach(broker: &dyn Broker, hub: HubId) -> Self {
+        let recorder = Self::default();
+        let heard = recorder.0.clone();
+        broker.attach(hub, Arc::new(move |hint, _| lock(&heard).push(hint)));
+        recorder
+    }
+
+    /// What was heard since the last call.
+    pub fn take(&self) -> Vec<Hint> {
+        std::mem::take(&mut *lock(&self.0))
+    }
+}
+
+/// What a hub heard, as numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Ear(Arc<Mutex<Vec<Hint>>>);
 
@@ -41,7 +60,14 @@ impl Ear {
     pub fn attach(broker: &dyn Broker, hub: HubId) -> Self {
         let ear = Self::default();
         let heard = ear.0.clone();
-        broker.attach(hub, Arc::new(move |hint| lock(&heard).push(hint)));
+        broker.attach(
+            hub,
+            Arc::new(move |hint, _| {
+                if !is_of_broker(&hint) {
+                    lock(&heard).push(hint);
+                }
+            }),
+        );
         ear
     }
 
@@ -53,6 +79,11 @@ impl Ear {
         }
         lock(&self.0).iter().map(number).collect()
     }
+}
+
+/// Whether a hint is of the broker itself, which tells of its own state when it likes.
+fn is_of_broker(hint: &Hint) -> bool {
+    matches!(hint, Hint::Doubt | Hint::CutOff)
 }
 
 /// A hint that can be told from others by a number.
@@ -115,6 +146,18 @@ pub fn topics_are_respected(broker: &dyn Broker) {
     broker.publish(2, Topic::All, hint(6));
     assert_eq!(one.heard(3), [1, 5, 6]);
     assert_eq!(two.heard(2), [2, 6]);
+}
+
+pub fn a_hub_has_a_topic_of_its_own(broker: &dyn Broker) {
+    let (one, two) = (Ear::attach(broker, 1), Ear::attach(broker, 2));
+    broker.publish(1, Topic::Hub(2), hint(1));
+    broker.publish(1, Topic::Hub(3), hint(2));
+    broker.publish(1, Topic::All, hint(3));
+    assert_eq!((two.heard(2), one.heard(1)), (vec![1, 3], vec![3]));
+    // One that comes back has it again.
+    let again = Ear::attach(broker, 2);
+    broker.publish(1, Topic::Hub(2), hint(4));
+    assert_eq!((again.heard(1), two.heard(2)), (vec![4], vec![1, 3]));
 }
 
 pub fn following_twice_is_following_once(broker: &dyn Broker) {

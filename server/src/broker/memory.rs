@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::{Broker, Hint, HubId, Sink, Topic};
+use super::{Broker, Hint, HubId, Sink, Topic, Via};
 
 /// The in-process broker. Share it between the hubs of a process in an `Arc`.
 #[derive(Default)]
@@ -40,6 +40,18 @@ impl MemoryBroker {
         self.read().topics.contains_key(&topic)
     }
 
+    /// Gives a hint to every follower of a topic.
+    pub(super) fn deliver(&self, topic: Topic, hint: Hint, via: Via) {
+        // Sinks are called under the lock, so that after `detach` has returned a sink is not called any more.
+        let state = self.read();
+        let Some(followers) = state.topics.get(&topic) else {
+            return;
+        };
+        for sink in followers.values() {
+            sink(hint.clone(), via);
+        }
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,7 +76,9 @@ impl Broker for MemoryBroker {
         let mut state = self.write();
         // A hub that attaches again has started anew: what it followed before is gone.
         state.remove(hub);
-        state.topics.entry(Topic::All).or_default().insert(hub, sink.clone());
+        for topic in [Topic::All, Topic::Hub(hub)] {
+            state.topics.entry(topic).or_default().insert(hub, sink.clone());
+        }
         state.hubs.insert(hub, sink);
     }
 
@@ -90,14 +104,7 @@ impl Broker for MemoryBroker {
     }
 
     fn publish(&self, _hub: HubId, topic: Topic, hint: Hint) {
-        // Sinks are called under the lock, so that after `detach` has returned a sink is not called any more.
-        let state = self.read();
-        let Some(followers) = state.topics.get(&topic) else {
-            return;
-        };
-        for sink in followers.values() {
-            sink(hint.clone());
-        }
+        self.deliver(topic, hint, Via::Process);
     }
 
     fn is_lossy(&self) -> bool {

@@ -3,8 +3,9 @@
 //! Within a process it is a [`MemoryBroker`], so that its hubs hear each other at once and in order whatever
 //! the network does. What is published is also put into a queue, which a thread of its own empties into
 //! Redis; the same thread delivers what other processes publish. Redis may be gone, hang or lose what it is
-//! given: then hints are dropped and counted, hubs find events by comparing heads with the store, and the
-//! thread connects again and again. Nothing is kept in Redis.
+//! given: then hints are dropped and counted, hubs find events by comparing heads with the store, the thread
+//! connects again and again, and then those who may have missed something are told to look again. Nothing is
+//! kept in Redis.
 //!
 //! Pub/sub gives each message to everyone who may connect to that Redis, and in plain text: it belongs
 //! behind a password, in a network of one's own.
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::memory::MemoryBroker;
-use super::{Broker, Counts, Hint, HubId, Sink, Topic, Trouble};
+use super::{Broker, Counts, Hint, HubId, Sink, Topic, Trouble, Via};
 use message::{Channels, Codec, Message};
 use outgoing::{Changes, Outgoing};
 
@@ -223,15 +224,16 @@ impl Link {
             Message::Unknown => add(&self.counters.unknown, 1),
             Message::Hint(hint) => {
                 add(&self.counters.received, 1);
-                // Who published it makes no difference to those who follow.
-                self.local.publish(HubId::default(), topic, *hint);
+                self.local.deliver(topic, *hint, Via::Network);
             }
         }
     }
 
-    /// From now on hints are sent.
+    /// From now on hints are sent, and come: what came before, the hubs may have missed.
     fn connected(&self) {
         lock(&self.outgoing).open();
+        self.to_send.notify_one();
+        self.local.deliver(Topic::All, Hint::Doubt, Via::Process);
         let trouble = lock(&self.trouble).take();
         add(&self.counters.connections, 1);
         let lasted_ms = trouble.map_or(0, |trouble| trouble.since.elapsed().as_millis() as u64);
@@ -242,6 +244,7 @@ impl Link {
     /// From now on hints are dropped.
     fn disconnected(&self, cause: String) {
         let waiting = lock(&self.outgoing).close();
+        self.local.deliver(Topic::All, Hint::CutOff, Via::Process);
         add(&self.counters.dropped, waiting as u64);
         self.counters.subscriptions.store(0, Ordering::Relaxed);
         let mut trouble = lock(&self.trouble);
@@ -287,7 +290,7 @@ mod tests {
         let broker = RedisBroker::open("redis://127.0.0.1:1", &[0; 32]).unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let ear = heard.clone();
-        broker.attach(2, Arc::new(move |hint| lock(&ear).push(hint)));
+        broker.attach(2, Arc::new(move |hint, _| lock(&ear).push(hint)));
         broker.publish(1, Topic::All, Hint::Rules);
         assert_eq!(*lock(&heard), [Hint::Rules]);
         assert_eq!(broker.counts().dropped, 1);

@@ -27,6 +27,7 @@ pub fn query_store(
         }
         Query::Identify { session, newcomer } => call!(store.identify(session, newcomer), Answer::Identity),
         Query::Touch { sessions } => call!(store.touch(sessions), |()| Answer::Touched),
+        Query::Void { tokens } => call!(store.void(tokens), Answer::Void),
         Query::Account { user } => call!(store.account(user), Answer::Account),
         Query::Rename { user, name, tell_lobby, at } => {
             call!(store.rename(user, name, tell_lobby, at), |(user, events)| Answer::Renamed(user, events))

@@ -47,7 +47,7 @@ impl Hub {
         self.in_doubt |= matches!(answer, Err(StoreError::Unavailable(_)));
         match (pending, answer) {
             (Pending::Identify(asker), Ok(Answer::Identity(identity))) => {
-                self.identified(now, asker, identity, out);
+                self.identified(now, ticket, asker, identity, out);
             }
             (Pending::Account(asker), Ok(Answer::Account(account))) => {
                 self.account_read(now, asker, account, out);
@@ -150,9 +150,14 @@ impl Hub {
                 self.room_looked_at(ticket, user, info, out);
             }
             (Pending::Look(Look::Account { .. }), Ok(Answer::Account(account))) => {
-                self.account_looked_at(ticket, account, out);
+                self.account_looked_at(now, ticket, account, out);
             }
-            (Pending::Look(look), Err(error)) => self.not_looked_at(look, &error),
+            (Pending::Look(Look::Everything { .. }), Ok(Answer::Account(account))) => {
+                self.looked_at_everything(now, ticket, account, out);
+            }
+            (Pending::Look(look), Err(error)) => self.not_looked_at(now, look, &error),
+            (Pending::Void(_), Ok(Answer::Void(tokens))) => self.voided(now, tokens, out),
+            (Pending::Void(tokens), Err(_)) => self.not_voided(now, tokens),
             (Pending::Act(acting), Ok(Answer::Outcome(outcome))) => self.acted(*acting, outcome, out),
             (Pending::Act(acting), Err(error)) => self.not_acted(&acting, &error, out),
             (Pending::List { asker, list, .. }, Ok(Answer::Rows(rows))) => {

@@ -12,7 +12,7 @@ use super::rates::Rates;
 use super::session::{Grant, Mode, Phase, Session, Starting, Stranger};
 use super::{
     ABSENCE_GRACE_MS, Arrival, Asker, Conn, Effect, Hub, HubConfig, Out, Pending, Present, Query,
-    RESUME_BYTES_MAX, Waiter,
+    RESUME_BYTES_MAX, Ticket, Waiter,
 };
 use crate::broker::Topic;
 use crate::names;
@@ -49,7 +49,7 @@ impl Hub {
         self.ask(Pending::Identify(asker), Query::Identify { session, newcomer }, out);
     }
 
-    pub(super) fn identified(&mut self, now: Ms, asker: Asker, identity: Identity, out: Out) {
+    pub(super) fn identified(&mut self, now: Ms, ticket: Ticket, asker: Asker, identity: Identity, out: Out) {
         let wall_offset = self.wall_offset;
         let Some(session) = self.session_mut(asker.conn).filter(|s| s.serial == asker.serial) else { return };
         let Phase::Starting(starting) = &mut session.phase else { return };
@@ -59,7 +59,8 @@ impl Hub {
         session.ends_at = identity.until.map_or(Ms::MAX, |until| now.saturating_add(left(until)));
         session.grant =
             identity.scopes.map(|scopes| Box::new(Grant { scopes, only_room: identity.only_room }));
-        let user = identity.user.id;
+        let (user, token) = (identity.user.id, session.token);
+        self.doubt_identity(ticket, token, out);
         if !self.users.contains_key(&user) {
             self.follow_user(now, identity.user, out);
         }
@@ -119,6 +120,7 @@ impl Hub {
             conns: Vec::with_capacity(1),
             rooms: Vec::new(),
             blocked: Vec::new(),
+            role: None,
             rates: Rates::default(),
             told: Presence::Offline,
             absent_at: Some(now + ABSENCE_GRACE_MS),
@@ -147,12 +149,11 @@ impl Hub {
             self.fail(conn, Failure { request: Some("hello".into()), ..failure }, out);
             return self.expel(now, conn, CloseCode::RateLimited, out);
         }
+        // The store was asked after all that was heard here: it knows best, also of a lost hint.
+        let new = self.reconcile(now, &account, out);
         let Account { user, role, rooms, blocked } = account;
         if let Some(present) = self.users.get_mut(&user.id) {
-            // The store was asked after all that was heard here: it knows best, also of a lost hint.
-            present.user.clone_from(&user);
             present.rooms = rooms.iter().map(|info| info.id).collect();
-            present.blocked.clone_from(&blocked);
         }
         let is_here = |info: &RoomInfo| self.rooms.get(&info.id).is_some_and(|room| room.loaded);
         let current =
@@ -185,8 +186,14 @@ impl Hub {
             let user = user.clone();
             self.send(conn, &ServerEnvelope::Welcome { user, role, rooms, blocked, limits, now }, out);
         }
-        self.tell_presence(user.id, true, out);
-        let lobby_is_small = self.rooms.get(&LOBBY).is_some_and(|lobby| lobby.roster.online() < CROWD);
+        let was = self.users.get(&user.id).map(|present| present.told);
+        self.tell_presence(user.id, false, out);
+        if was == self.users.get(&user.id).map(|present| present.told) {
+            for room in new {
+                self.tell_presence_in(user.id, room, out);
+            }
+        }
+        let lobby_is_small = self.rooms.get(&LOBBY).is_some_and(|lobby| lobby.roster.online() <= CROWD);
         if is_fresh && lobby_is_small {
             self.note_in_lobby(now, user.clone(), EventKind::Joined, out);
         }
@@ -270,7 +277,7 @@ impl Hub {
 
     /// A user without connections is now known to be away for good.
     pub(super) fn gone(&mut self, user: UserId, out: Out) {
-        self.tell_presence(user, false, out);
+        self.tell_presence_as(user, Presence::Offline, false, out);
         self.absent.remove(&user);
         self.users.remove(&user);
         out.push(Effect::Unfollow(Topic::User(user)));

@@ -3,7 +3,6 @@
 use shared::model::{LOBBY, Ms, RoomId, Seq, UserId};
 use shared::protocol::{EventKind, PAGE_EVENTS_MAX, PlainMessage, RoomInfo, SERVER_NAME, ServerEnvelope};
 
-use super::session::Mode;
 use super::{Effect, HEADS_EVERY_MS, Hub, Look, Out, Pending, Query, ROOM_IDLE_MS, Ticket, encode_shared};
 use crate::broker::{Hint, Topic};
 use crate::store::{Account, Cursor, StoreError};
@@ -18,14 +17,36 @@ impl Hub {
                 self.deliver(now, id, delivered, out);
                 self.note_hole(now, id, out);
             }
-            Hint::Presence { origin, room, user, presence } => {
-                self.presence_in(origin, room, user, presence, out);
-            }
-            Hint::PresenceWanted { origin, room } => {
-                if origin != self.id {
-                    self.tell_all_presence_in(room, out);
+            Hint::Head { room: id, seq } => {
+                let Some(room) = self.rooms.get_mut(&id) else { return };
+                room.note_head(seq);
+                if room.has_hole() {
+                    self.fetch(id, out);
                 }
             }
+            // One's own is known already.
+            Hint::Presence { origin, .. } | Hint::Present { origin, .. } if origin == self.id => {}
+            Hint::Presence { origin, room: id, user, presence, version, after } => {
+                if self.heard_of(now, origin)
+                    && let Some(room) = self.rooms.get_mut(&id)
+                    && room.versions.change(origin, version, after)
+                {
+                    self.presence_in(origin, id, &user, presence, true, out);
+                }
+            }
+            Hint::Present { origin, room: id, version, part, parts, first, last, people } => {
+                if self.heard_of(now, origin)
+                    && let Some(room) = self.rooms.get_mut(&id)
+                    && room.versions.part(origin, version, part, parts)
+                {
+                    self.present_at(origin, id, (first, last), people, out);
+                }
+            }
+            Hint::PresenceWanted { origin, room, known } => self.presence_wanted(origin, room, &known, out),
+            Hint::Alive { origin, changed } => self.alive(now, origin, &changed, out),
+            Hint::Leaving { origin } => self.peer_leaves(now, origin),
+            Hint::CutOff => self.cut_off(),
+            Hint::Doubt => self.doubt(now),
             Hint::Typing { room, user } => {
                 let full = Some(encode_shared(&ServerEnvelope::Typing { room, user }));
                 out.push(Effect::Fanout { room, full, plain: None });
@@ -49,11 +70,7 @@ impl Hub {
             Hint::Membership { user, room, member: true } => {
                 self.note_change(user);
                 let Some(present) = self.users.get(&user) else { return };
-                let is_everywhere =
-                    present.conns.iter().filter_map(|conn| self.session(*conn)).all(|session| {
-                        session.mode == Mode::Plain || !session.hears(room) || session.listens_to(room)
-                    });
-                if !is_everywhere || !present.rooms.contains(&room) {
+                if !present.rooms.contains(&room) || !self.is_everywhere(user, room) {
                     self.look(Look::Attach { user, room }, out);
                 }
             }
@@ -93,7 +110,9 @@ impl Hub {
         for user in std::mem::take(&mut self.restless) {
             self.tell_presence(user, false, out);
         }
+        self.look_after_peers(now, out);
         self.flush_presence(now, out);
+        self.settle_doubt(now, out);
         for id in std::mem::take(&mut self.holes) {
             self.note_hole(now, id, out);
         }
@@ -118,9 +137,12 @@ impl Hub {
         }
         if now - self.sweep_at >= ROOM_IDLE_MS {
             self.sweep_at = now;
+            let this = self.id;
             self.rooms.retain(|id, room| {
-                let keep =
+                let is_used =
                     room.has_listeners() || !room.waiting.is_empty() || now - room.idle_since < ROOM_IDLE_MS;
+                // A user whose connections listen to nothing is present in it all the same.
+                let keep = is_used || room.roster.of(this).next().is_some();
                 if !keep {
                     out.push(Effect::Unfollow(Topic::Room(*id)));
                 }
@@ -134,7 +156,7 @@ impl Hub {
     pub(super) fn look(&mut self, look: Look, out: Out) {
         let (user, query) = match look {
             Look::Attach { user, room } | Look::Room { user, room } => (user, Query::RoomInfo { room, user }),
-            Look::Account { user } => (user, Query::Account { user }),
+            Look::Account { user } | Look::Everything { user } => (user, Query::Account { user }),
         };
         if self.users.contains_key(&user) {
             self.ask(Pending::Look(look), query, out);
@@ -151,33 +173,29 @@ impl Hub {
         }
     }
 
-    /// What a user is was read again. Whom they have blocked decides what is unread.
-    pub(super) fn account_looked_at(&mut self, ticket: Ticket, account: Account, out: Out) {
-        let Account { user, role, rooms, blocked } = account;
-        let user = user.id;
+    /// What a user is was read again.
+    pub(super) fn account_looked_at(&mut self, now: Ms, ticket: Ticket, account: Account, out: Out) {
+        let user = account.user.id;
         if self.is_stale(user, ticket) {
             return self.look(Look::Account { user }, out);
         }
-        let Some(present) = self.users.get_mut(&user) else { return };
-        let is_changed = present.blocked != blocked;
-        present.blocked.clone_from(&blocked);
-        self.to_user(user, &ServerEnvelope::Me { role, blocked }, out);
-        for info in rooms.into_iter().filter(|_| is_changed) {
-            let room = info.id;
-            match self.current_info(info, user) {
-                Some(RoomInfo { read: seq, read_version: version, unread, mentioned, .. }) => {
-                    let read = ServerEnvelope::Read { room, seq, version, unread, mentioned };
-                    self.to_user_in(user, room, &read, out);
-                }
-                None => self.look(Look::Room { user, room }, out),
-            }
+        // Whom somebody has blocked decides what is unread.
+        let blocks = self.users.get(&user).is_some_and(|present| present.blocked != account.blocked);
+        self.reconcile(now, &account, out);
+        if blocks {
+            self.tell_rooms(user, account.rooms, out);
         }
     }
 
     /// What could not be read again is, later.
-    pub(super) fn not_looked_at(&mut self, look: Look, error: &StoreError) {
-        if matches!(error, StoreError::Unavailable(_)) {
-            self.overlooked.push(look);
+    pub(super) fn not_looked_at(&mut self, now: Ms, look: Look, error: &StoreError) {
+        let is_later = matches!(error, StoreError::Unavailable(_));
+        match look {
+            Look::Everything { user } => self.not_looked_at_everything(now, user, is_later),
+            Look::Attach { .. } | Look::Room { .. } | Look::Account { .. } if is_later => {
+                self.overlooked.push(look);
+            }
+            Look::Attach { .. } | Look::Room { .. } | Look::Account { .. } => {}
         }
     }
 

@@ -19,11 +19,11 @@ impl Hub {
     /// The room's state here; a room that is new here is followed and loaded.
     pub(super) fn follow(&mut self, now: Ms, id: RoomId, out: Out) -> &mut Room {
         if !self.rooms.contains_key(&id) {
+            self.rooms.insert(id, Room::new(now));
             out.push(Effect::Follow(Topic::Room(id)));
             let query = Query::EventsBefore { room: id, before: Seq::MAX, limit: PAGE_EVENTS_MAX };
             self.ask(Pending::Load(id), query, out);
-            let hint = Hint::PresenceWanted { origin: self.id, room: id };
-            out.push(Effect::Publish { topic: Topic::Room(id), hint });
+            self.want_presence(id, out);
         }
         let room = self.rooms.entry(id).or_insert_with(|| Room::new(now));
         room.idle_since = now;
@@ -336,9 +336,9 @@ impl Hub {
                 self.send(conn, &ServerEnvelope::Left { room }, out);
             }
         }
-        let presence = Presence::Offline;
-        let hint = Hint::Presence { origin: self.id, room, user: author, presence };
-        out.push(Effect::Publish { topic: Topic::Room(room), hint });
+        if was_in || self.rooms.get(&room).is_some_and(|room| room.roster.is_present_at(user, self.id)) {
+            self.change_presence(room, author, Presence::Offline, out);
+        }
     }
 
     /// Sends events that are in order to a room's listeners. Who is out by one of them hears of that one, and

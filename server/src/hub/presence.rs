@@ -1,7 +1,5 @@
 //! Who is there: what a user's connections make of them, and what a room's listeners are told.
 
-use std::collections::HashSet;
-
 use shared::model::{LOBBY, Ms, RoomId, UserId};
 use shared::protocol::{CROWD, LIST_MAX, PLAIN_LEFT, Person, PlainMessage, Presence, ServerEnvelope, User};
 
@@ -14,51 +12,57 @@ impl Hub {
     pub(super) fn tell_presence(&mut self, user: UserId, again: bool, out: Out) {
         let Some(present) = self.users.get(&user) else { return };
         let sessions = present.conns.iter().filter_map(|conn| self.session(*conn));
-        let presence = sessions.map(|session| session.presence).max().unwrap_or_default();
+        // Who has no connection just now is taken for there until that has lasted.
+        let presence = sessions.map(|session| session.presence).max().unwrap_or(present.told);
+        self.tell_presence_as(user, presence, again, out);
+    }
+
+    pub(super) fn tell_presence_as(&mut self, user: UserId, presence: Presence, again: bool, out: Out) {
         let Some(present) = self.users.get_mut(&user) else { return };
-        if present.told == presence && !again {
+        if present.told == presence && (!again || presence == Presence::Offline) {
             return;
         }
         present.told = presence;
-        for room in &present.rooms {
-            let hint = Hint::Presence { origin: self.id, room: *room, user: present.user.clone(), presence };
-            out.push(Effect::Publish { topic: Topic::Room(*room), hint });
+        for room in present.rooms.clone() {
+            self.tell_presence_in(user, room, out);
         }
     }
 
-    pub(super) fn tell_presence_in(&self, user: UserId, room: RoomId, out: Out) {
+    /// Tells a room how present a user is.
+    pub(super) fn tell_presence_in(&mut self, user: UserId, room: RoomId, out: Out) {
         let Some(present) = self.users.get(&user) else { return };
         let (user, presence) = (present.user.clone(), present.told);
-        let hint = Hint::Presence { origin: self.id, room, user, presence };
-        out.push(Effect::Publish { topic: Topic::Room(room), hint });
+        self.change_presence(room, user, presence, out);
     }
 
-    /// Another hub began to follow a room: it hears who is there.
-    pub(super) fn tell_all_presence_in(&self, id: RoomId, out: Out) {
-        let Some(room) = self.rooms.get(&id) else { return };
-        let conns = room.full.iter().chain(&room.plain);
-        let users: HashSet<UserId> = conns.filter_map(|conn| self.session(*conn)?.user).collect();
-        for user in users {
-            self.tell_presence_in(user, id, out);
-        }
+    /// Somebody's presence here is another. This hub knows that at once; the others are told.
+    pub(super) fn change_presence(&mut self, id: RoomId, user: User, presence: Presence, out: Out) {
+        let version = self.peers.change(id, self.now, self.lossy);
+        let after =
+            self.rooms.get_mut(&id).map_or(0, |room| std::mem::replace(&mut room.versions.own, version));
+        self.presence_in(self.id, id, &user, presence, true, out);
+        let hint = Hint::Presence { origin: self.id, room: id, user, presence, version, after };
+        out.push(Effect::Publish { topic: Topic::Room(id), hint });
     }
 
+    /// Somebody's presence at one hub is known; `is_told`: plain listeners are told if they go.
     pub(super) fn presence_in(
         &mut self,
         origin: HubId,
         id: RoomId,
-        user: User,
+        user: &User,
         presence: Presence,
+        is_told: bool,
         out: Out,
     ) {
         let Some(room) = self.rooms.get_mut(&id) else { return };
         let was = room.roster.presence(user.id);
-        room.roster.set(origin, &user, presence);
+        room.roster.set(origin, user, presence);
         if room.roster.is_dirty() {
             self.presence_due.insert(id);
         }
         let is_gone = was != Presence::Offline && room.roster.presence(user.id) == Presence::Offline;
-        if is_gone && (1..=PLAIN_CROWD).contains(&room.plain.len()) {
+        if is_gone && is_told && (1..=PLAIN_CROWD).contains(&room.plain.len()) {
             let message = PlainMessage { sender: user.name.to_string(), message: PLAIN_LEFT.into() };
             out.push(Effect::Fanout { room: id, full: None, plain: Some(encode_shared(&message)) });
         }

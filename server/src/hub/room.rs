@@ -10,6 +10,7 @@ use shared::model::{Ms, Seq, UserId};
 use shared::presence::Roster;
 use shared::protocol::{Event, EventKind, PAGE_EVENTS_MAX, REPLAY_EVENTS_MAX, RoomInfo, RoomKind};
 
+use super::versions::Versions;
 use super::{Asker, Conn, Waiter};
 use crate::broker::Logged;
 use crate::encoded::Encoded;
@@ -54,6 +55,8 @@ pub(super) struct Room {
     /// Connections in plain mode.
     pub plain: Vec<Conn>,
     pub roster: Roster,
+    /// Which changes of the roster are known.
+    pub versions: Versions,
     /// When the listeners were last told of presence.
     pub presence_told: Ms,
     /// When a crowd was last listed, and the text that went out.
@@ -84,6 +87,7 @@ impl Room {
             full: Vec::new(),
             plain: Vec::new(),
             roster: Roster::default(),
+            versions: Versions::default(),
             presence_told: 0,
             people_text: None,
             waiting: Vec::new(),
@@ -125,6 +129,11 @@ impl Room {
             self.ahead.insert(seq, logged);
         }
         if self.loaded { self.drain() } else { Vec::new() }
+    }
+
+    /// Hears that the log goes on to `seq` at least.
+    pub fn note_head(&mut self, seq: Seq) {
+        self.highest = self.highest.max(seq);
     }
 
     /// Whether something before a known event is missing.

@@ -114,6 +114,20 @@ impl Session {
         matches!(self.phase, Phase::Ready)
     }
 
+    /// Whether the store said whose it is.
+    pub fn is_identified(&self) -> bool {
+        match &self.phase {
+            Phase::New(_) => false,
+            Phase::Starting(starting) => starting.asked_at > 0,
+            Phase::Ready => true,
+        }
+    }
+
+    /// Whether it listens to a room of the user's, or need not.
+    pub fn is_told_of(&self, room: RoomId) -> bool {
+        self.mode == Mode::Plain || !self.hears(room) || self.listens_to(room)
+    }
+
     pub fn listens_to(&self, room: RoomId) -> bool {
         self.rooms.iter().any(|(other, _)| *other == room)
     }

@@ -2,7 +2,9 @@
 
 mod acts;
 mod bots;
+mod doubt;
 mod endings;
+mod leases;
 mod nodes;
 mod people;
 mod privacy;

@@ -16,9 +16,10 @@ use futures_util::StreamExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::message::Codec;
 use super::outgoing::Changed;
 use super::{Link, add, lock};
-use crate::broker::{Hint, Topic};
+use crate::broker::{Hint, Topic, Via};
 
 /// How long Redis may take for a new connection, or for an answer.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
@@ -142,21 +143,30 @@ async fn send(link: &Link, mut publisher: MultiplexedConnection, seen: &Seen) ->
         }
         let mut pipeline = Pipeline::with_capacity(batch.len());
         for (topic, hint) in &batch {
-            match link.codec.write(hint) {
+            let message = link.codec.write(hint).or_else(|| {
+                add(&link.counters.too_large, 1);
+                link.codec.write(&Codec::shorter(hint)?)
+            });
+            match message {
                 Some(message) => {
                     let channel = link.channels.topic(*topic);
                     pipeline.cmd("PUBLISH").arg(channel).arg(message).ignore();
                 }
-                None => add(&link.counters.too_large, 1),
+                None => lock(&link.outgoing).lost(std::iter::once(hint)),
             }
         }
         let count = pipeline.len() as u64;
         if let Err(error) = in_time(ANSWER_WAIT, pipeline.exec_async(&mut publisher)).await {
             // Some of them may have come through all the same.
             add(&link.counters.dropped, count);
+            lock(&link.outgoing).lost(batch.iter().map(|(_, hint)| hint));
             return Err(error);
         }
         add(&link.counters.sent, count);
+        if batch.last().is_some_and(|(_, hint)| *hint == Hint::Doubt) {
+            // Among what was lost may have been questions.
+            link.local.deliver(Topic::All, Hint::Doubt, Via::Process);
+        }
     }
 }
 

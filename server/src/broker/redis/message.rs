@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shared::model::{RoomId, UserId};
 
-use crate::broker::{Hint, Topic};
+use crate::broker::{Hint, HubId, Topic};
 
 /// Changes when nodes that speak an earlier version would misread a message.
 const VERSION: u32 = 1;
-/// Largest message, in bytes. An event that is larger is found by comparing heads, and read from the store.
+/// Largest message, in bytes. Of an event that is larger only the place is told, and it is read from the store.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Gives each topic its channel. Installations with different secrets have different channels, so that two
@@ -33,6 +33,7 @@ impl Channels {
         match topic {
             Topic::Room(room) => format!("{prefix}room:{room}"),
             Topic::User(user) => format!("{prefix}user:{user}"),
+            Topic::Hub(hub) => format!("{prefix}hub:{hub}"),
             Topic::All => format!("{prefix}all"),
         }
     }
@@ -49,6 +50,7 @@ impl Channels {
             None => (name == "all").then_some(Topic::All),
             Some(("room", id)) => id.parse::<RoomId>().ok().map(Topic::Room),
             Some(("user", id)) => id.parse::<UserId>().ok().map(Topic::User),
+            Some(("hub", id)) => id.parse::<HubId>().ok().map(Topic::Hub),
             Some(_) => None,
         }
     }
@@ -82,6 +84,14 @@ impl Codec {
         Self { own: format!(r#"{{"v":{VERSION},"from":"{process:016x}","hint":"#) }
     }
 
+    /// What is told instead of a hint that is too large, if anything is.
+    pub fn shorter(hint: &Hint) -> Option<Hint> {
+        match hint {
+            Hint::Event(logged) => Some(Hint::Head { room: logged.event.room, seq: logged.event.seq }),
+            _ => None,
+        }
+    }
+
     /// The message; `None` if it would be too large, or cannot be written.
     pub fn write(&self, hint: &Hint) -> Option<Vec<u8>> {
         let mut bytes = self.own.clone().into_bytes();
@@ -106,7 +116,7 @@ mod tests {
     use std::sync::Arc;
 
     use shared::model::{Body, LOBBY, UserName};
-    use shared::protocol::{Event, EventKind, Presence, User};
+    use shared::protocol::{Event, EventKind, Person, Presence, User};
 
     use super::*;
     use crate::broker::Logged;
@@ -139,8 +149,29 @@ mod tests {
         let cursor = Cursor { seq: 9, version: 1, unread: 2, mentioned: 1 };
         let hints = [
             event("tea & \"cake\"\n🐦"),
-            Hint::Presence { origin: u32::MAX, room, user: user(), presence: Presence::Away },
-            Hint::PresenceWanted { origin: 1, room },
+            Hint::Head { room, seq: 7 },
+            Hint::Presence {
+                origin: u32::MAX,
+                room,
+                user: user(),
+                presence: Presence::Away,
+                version: 9,
+                after: 0,
+            },
+            Hint::Present {
+                origin: 1,
+                room,
+                version: 3,
+                part: 0,
+                parts: 1,
+                first: UserId::from_bits(0),
+                last: UserId::from_bits(u64::MAX),
+                people: vec![Person { user: user(), presence: Presence::Online }],
+            },
+            Hint::PresenceWanted { origin: 1, room, known: vec![(2, 3)] },
+            Hint::Alive { origin: 1, changed: vec![(room, 8)] },
+            Hint::Leaving { origin: 1 },
+            Hint::Doubt,
             Hint::Typing { room, user: user() },
             Hint::Read { user: id, room, cursor },
             Hint::Renamed { user: user() },
@@ -193,9 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn of_an_event_that_is_too_large_the_place_is_told() {
+        let large = event(&"x".repeat(900));
+        let head = Hint::Head { room: LOBBY, seq: u64::MAX >> 11 };
+        assert_eq!((Codec::shorter(&large), Codec::shorter(&Hint::Rules)), (Some(head), None));
+    }
+
+    #[test]
+    fn what_a_broker_tells_its_own_hubs_does_not_leave_the_process() {
+        assert_eq!(Codec::new(1).write(&Hint::CutOff), None);
+    }
+
+    #[test]
     fn each_topic_has_its_channel() {
         let channels = Channels::new(&[1; 32]);
-        for topic in [Topic::All, Topic::Room(LOBBY), Topic::User(UserId::from_bits(u64::MAX))] {
+        let of_user = Topic::User(UserId::from_bits(u64::MAX));
+        for topic in [Topic::All, Topic::Room(LOBBY), of_user, Topic::Hub(HubId::MAX)] {
             let channel = channels.topic(topic);
             assert!(channel.starts_with("magpie:"), "{channel}");
             assert_eq!(channels.read(&channel), Some(topic));

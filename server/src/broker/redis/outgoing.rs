@@ -5,8 +5,6 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use shared::protocol::EventKind;
-
 use crate::broker::{Hint, Topic};
 
 /// Hints that may wait, and about how many bytes of them. What comes beyond is dropped.
@@ -14,15 +12,14 @@ const QUEUE_HINTS_MAX: usize = 16 * 1024;
 const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Hints that are sent at once, before an answer.
 const BATCH_HINTS_MAX: usize = 1024;
-/// What a hint weighs beside a message's text, in bytes, roughly.
-const HINT_BYTES: usize = 256;
-
 /// Hints that wait to be sent, in the order in which they were published.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     hints: VecDeque<(Topic, Hint)>,
     bytes: usize,
     is_open: bool,
+    /// Something was dropped that others will not find out by themselves.
+    is_owing: bool,
 }
 
 impl Outgoing {
@@ -31,18 +28,25 @@ impl Outgoing {
         self.is_open = true;
     }
 
+    /// Notes what was not sent, or perhaps not.
+    pub fn lost<'a>(&mut self, mut hints: impl Iterator<Item = &'a Hint>) {
+        self.is_owing = self.is_owing || hints.any(Hint::is_missed);
+    }
+
     /// From now on hints are refused: nobody would send them. Answers with how many had been waiting.
     pub fn close(&mut self) -> usize {
-        let waiting = self.hints.len();
-        *self = Self::default();
-        waiting
+        let hints = std::mem::take(&mut self.hints);
+        (self.bytes, self.is_open) = (0, false);
+        self.lost(hints.iter().map(|(_, hint)| hint));
+        hints.len()
     }
 
     /// False if the hint has to be dropped.
     pub fn push(&mut self, topic: Topic, hint: Hint) -> bool {
-        let bytes = weight(&hint);
+        let bytes = hint.weight();
         let is_full = self.hints.len() >= QUEUE_HINTS_MAX || self.bytes + bytes > QUEUE_BYTES_MAX;
         if !self.is_open || is_full {
+            self.lost(std::iter::once(&hint));
             return false;
         }
         self.bytes += bytes;
@@ -50,25 +54,17 @@ impl Outgoing {
         true
     }
 
-    /// The next hints to send; none if none wait.
+    /// The next hints to send; none if none wait. When all have been sent that there was space for, those are
+    /// told who may miss one of the others.
     pub fn take(&mut self) -> Vec<(Topic, Hint)> {
         let count = self.hints.len().min(BATCH_HINTS_MAX);
-        let batch: Vec<_> = self.hints.drain(..count).collect();
-        self.bytes -= batch.iter().map(|(_, hint)| weight(hint)).sum::<usize>();
+        let mut batch: Vec<_> = self.hints.drain(..count).collect();
+        self.bytes -= batch.iter().map(|(_, hint)| hint.weight()).sum::<usize>();
+        if self.hints.is_empty() && std::mem::take(&mut self.is_owing) {
+            batch.push((Topic::All, Hint::Doubt));
+        }
         batch
     }
-}
-
-fn weight(hint: &Hint) -> usize {
-    let text = match hint {
-        Hint::Event(logged) => match &logged.event.kind {
-            EventKind::Message { body, .. } => body.as_str().len(),
-            _ => 0,
-        },
-        Hint::Announcement { text, .. } => text.len(),
-        _ => 0,
-    };
-    HINT_BYTES + text
 }
 
 /// Topics that have to be looked at: somebody may have begun or ceased to follow them.
@@ -144,11 +140,38 @@ mod tests {
         assert_eq!(outgoing.close(), QUEUE_HINTS_MAX);
         outgoing.open();
         assert!(!outgoing.push(Topic::All, hint(QUEUE_BYTES_MAX)));
-        assert!(outgoing.push(Topic::All, hint(QUEUE_BYTES_MAX - 2 * HINT_BYTES)));
+        assert!(outgoing.push(Topic::All, hint(QUEUE_BYTES_MAX - 2 * hint(0).weight())));
         assert!(outgoing.push(Topic::All, hint(0)));
         assert!(!outgoing.push(Topic::All, hint(0)));
         outgoing.take();
         assert!(outgoing.push(Topic::All, hint(0)));
+    }
+
+    #[test]
+    fn who_may_miss_something_is_told_once_it_can_be() {
+        let mut outgoing = Outgoing::default();
+        let doubt = (Topic::All, Hint::Doubt);
+        // What others find out, or what nobody needs, is no reason.
+        assert!(!outgoing.push(Topic::All, hint(1)));
+        outgoing.open();
+        assert_eq!(outgoing.take(), []);
+        outgoing.close();
+        assert!(!outgoing.push(Topic::All, Hint::Rules));
+        outgoing.open();
+        assert_eq!((outgoing.take(), outgoing.take()), (vec![doubt.clone()], vec![]));
+        // What waited for a connection that broke; and what was under way.
+        outgoing.push(Topic::All, Hint::Rules);
+        assert_eq!(outgoing.close(), 1);
+        outgoing.open();
+        let told = outgoing.take();
+        assert_eq!(told, [doubt.clone()]);
+        outgoing.lost(told.iter().map(|(_, hint)| hint));
+        assert_eq!(outgoing.take(), [doubt.clone()]);
+        // What there was no space for, behind what there was.
+        let accepted = (0..=QUEUE_HINTS_MAX).filter(|_| outgoing.push(Topic::All, Hint::Rules)).count();
+        assert_eq!(accepted, QUEUE_HINTS_MAX);
+        let sent: Vec<_> = (0..=QUEUE_HINTS_MAX / BATCH_HINTS_MAX).flat_map(|_| outgoing.take()).collect();
+        assert_eq!((sent.len(), sent.last()), (QUEUE_HINTS_MAX + 1, Some(&doubt)));
     }
 
     #[test]

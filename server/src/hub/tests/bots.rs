@@ -5,7 +5,7 @@ use crate::secrets::Secret;
 
 impl World {
     /// A bot's connection with these scopes.
-    fn bot(&mut self, owner: At, scopes: &[&str]) -> At {
+    pub(super) fn bot(&mut self, owner: At, scopes: &[&str]) -> At {
         let name = format!("Bot {}", ["a", "b", "c", "d", "e", "f", "g", "h"][self.refs as usize % 8]);
         self.refs += 1;
         let bot = self.act(owner, json!({"act": "make_bot", "name": name}))["user"]["id"].clone();

@@ -141,7 +141,7 @@ fn who_cannot_decide_whether_they_are_there_is_told_of_once_in_a_while() {
     world.pass(1_000);
     let heard = Arc::new(std::sync::Mutex::new(0));
     let count = heard.clone();
-    world.broker.attach(9, Arc::new(move |_| *count.lock().unwrap() += 1));
+    world.broker.attach(9, Arc::new(move |_, _| *count.lock().unwrap() += 1));
     world.broker.follow(9, Topic::Room(LOBBY));
     for n in 0..101 {
         let presence = if n % 2 == 0 { "away" } else { "online" };
