@@ -48,6 +48,16 @@ pub enum Command {
         #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
         data: PathBuf,
     },
+    /// Move all data of a directory, on which no server runs, to an empty PostgreSQL database. It may be cut short
+    /// and called again; no server starts on a database that does not have all of it.
+    Migrate {
+        /// The directory. It is only read, and stays as it is.
+        #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
+        from: PathBuf,
+        /// The database, as in --database.
+        #[arg(long, env = "MAGPIE_DATABASE", hide_env_values = true, value_name = "URL")]
+        to: SecretUrl,
+    },
     /// Print a link by which somebody with an account becomes an owner of the running server: for the first
     /// one, and for an owner who has lost their password. It works once, and an earlier one no more.
     OwnerLink {

@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::error::ErrorKind;
@@ -16,6 +18,7 @@ use server::control::{self, Control, Order};
 use server::metrics::Metrics;
 use server::owner::OwnerLinks;
 use server::store::Store;
+use server::store::migrate::{self, Progress};
 use server::store::postgres::PostgresStore;
 use server::store::sqlite::{self, SqliteStore};
 use server::tls::Tls;
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
             print!("{}", report.unwrap_or_default());
             Ok(())
         }),
+        Some(Command::Migrate { from, to }) => migrate(&from, to.as_str()),
         Some(Command::OwnerLink { data }) => runtime.block_on(async {
             let link = control::order(&data, &Order::OwnerLink).await.map_err(anyhow::Error::msg)?;
             println!("{}", link.context("the server gave no link")?);
@@ -72,6 +76,24 @@ fn log_to_stderr(form: LogForm) {
         LogForm::Json => false,
     };
     log::subscriber(filter, std::io::stderr, is_text, is_terminal).init();
+}
+
+/// Moves the data, and says how far it is: at each table's beginning and end, and every second.
+fn migrate(from: &Path, to: &str) -> anyhow::Result<()> {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let mut told: Option<(&'static str, Instant)> = None;
+    migrate::migrate(from, to, &mut |progress| {
+        if let Progress::Copied { table, rows, of } = progress {
+            let is_news = told.is_none_or(|(last, at)| last != *table || at.elapsed() >= PAUSE);
+            if !is_news && rows < of {
+                return;
+            }
+            told = Some((table, Instant::now()));
+        }
+        println!("{progress}");
+    })?;
+    println!("done: start Magpie with --database, on as many nodes as you like, and keep {}", from.display());
+    Ok(())
 }
 
 async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@
 //! in the server knows which one runs. Stores know only `shared`: no hub, no sockets, no broker.
 
 pub mod memory;
+pub mod migrate;
 pub mod postgres;
 pub mod sqlite;
 

@@ -15,6 +15,7 @@
 
 mod address;
 mod appends;
+pub(in crate::store) mod arrival;
 mod dialect;
 mod schema;
 pub(in crate::store) mod session;
@@ -84,6 +85,12 @@ pub enum OpenError {
     /// The database opens but does not hold what it must.
     #[error("the PostgreSQL database is damaged: {0}")]
     Damaged(&'static str),
+    /// A migration to it was begun and did not come to its end.
+    #[error(
+        "the PostgreSQL database holds a part of what is being moved to it: run `magpie migrate` again until it \
+         says that all is there"
+    )]
+    Unfinished,
     #[error("no randomness: {0}")]
     Random(getrandom::Error),
     #[error("cannot start a thread: {0}")]

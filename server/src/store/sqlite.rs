@@ -39,6 +39,8 @@ use queue::{Queue, Threads};
 use write::Change;
 pub(super) use write::Writer;
 
+/// The database's file in its directory.
+const DATABASE: &str = "magpie.db";
 /// Threads, and connections, that read.
 const READERS: usize = 2;
 /// Reads that share a transaction, where that many wait.
@@ -64,6 +66,8 @@ pub enum OpenError {
         .dir.display()
     )]
     Newer { dir: PathBuf, found: i64, known: i64 },
+    #[error("there is no database in {}", .0.display())]
+    Missing(PathBuf),
     #[error("cannot use the data directory {}: {error}", .dir.display())]
     Directory { dir: PathBuf, error: std::io::Error },
     #[error("cannot open the database in {}: {error}", .dir.display())]
@@ -129,14 +133,10 @@ impl SqliteStore {
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
         let lock = lock(dir)?;
         let database = |error| OpenError::Database { dir: dir.to_owned(), error };
-        let path = dir.join("magpie.db");
+        let path = dir.join(DATABASE);
         // It holds the secret. What SQLite puts beside it gets the same mode.
         private(&path).map_err(|error| OpenError::Directory { dir: dir.to_owned(), error })?;
-
-        let mut connection = rusqlite::Connection::open(&path).map_err(database)?;
-        configure(&connection, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").map_err(database)?;
-        configure(&connection, "PRAGMA foreign_keys = ON; PRAGMA cache_size = -8000;").map_err(database)?;
-        let secret = schema::prepare(&mut connection, dir)?;
+        let (connection, secret) = open_writer(dir)?;
 
         // From here on an error drops the store, which ends the threads that run.
         let store = Self {
@@ -173,6 +173,38 @@ impl SqliteStore {
         self.writes.close();
         self.writer.join();
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// Opens the database of a directory whose lock is held, and brings its schema up to date.
+fn open_writer(dir: &Path) -> Result<(rusqlite::Connection, [u8; 32]), OpenError> {
+    let database = |error| OpenError::Database { dir: dir.to_owned(), error };
+    let mut connection = rusqlite::Connection::open(dir.join(DATABASE)).map_err(database)?;
+    configure(&connection, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;").map_err(database)?;
+    configure(&connection, "PRAGMA foreign_keys = ON; PRAGMA cache_size = -8000;").map_err(database)?;
+    let secret = schema::prepare(&mut connection, dir)?;
+    Ok((connection, secret))
+}
+
+/// A database that nobody uses, with its directory's lock, to be read from end to end.
+pub(super) struct Departure {
+    pub connection: Connection,
+    pub secret: [u8; 32],
+    _lock: File,
+}
+
+impl Departure {
+    /// Opens the database of a directory, which must be there, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
+        if !dir.join(DATABASE).is_file() {
+            return Err(OpenError::Missing(dir.to_owned()));
+        }
+        let lock = lock(dir)?;
+        let (connection, secret) = open_writer(dir)?;
+        Ok(Self { connection: Connection::Embedded(connection), secret, _lock: lock })
     }
 }
 

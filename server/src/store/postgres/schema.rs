@@ -3,6 +3,7 @@
 //! A migration that was released never changes; a new one is added behind it. Numbers, truths too, are
 //! `bigint`, as in the embedded store, and texts are compared by their bytes, as there.
 
+use serde::{Deserialize, Serialize};
 use shared::model::{LOBBY, LOBBY_NAME, RoomName};
 use shared::protocol::RoomKind;
 
@@ -204,12 +205,31 @@ const TALK_AND_PEOPLE: &str = r#"
     );
 "#;
 
-/// Brings the schema up to date, makes the lobby and the secret if they are missing, and reads the secret: all
-/// in one transaction, one node after the other.
+/// Where a migration is noted: in `meta`, as a [`Note`].
+pub(super) const NOTE: &str = "migration";
+
+/// That the database's content comes, or is coming, from another one.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    /// What tells that other one from the rest.
+    pub source: String,
+    /// False: not all of it is there, and none of it is to be served.
+    pub is_complete: bool,
+}
+
+/// The note of a migration, if there is one.
+pub(super) fn note(session: &Session) -> Result<Option<Note>, OpenError> {
+    let rows = session.query("SELECT value FROM meta WHERE key = ?1", &[Value::Text(NOTE)])?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let bytes: &[u8] = row.try_get(0).map_err(Fault::from)?;
+    serde_json::from_slice(bytes).map(Some).map_err(|_| OpenError::Damaged("the note of its migration"))
+}
+
+/// Begins a transaction that no other node's preparations can cross, and brings the schema up to date in it.
 ///
 /// # Errors
-/// `Newer` for a schema that is not known here, `Server`, `Damaged`, `Random`.
-pub(super) fn prepare(session: &Session) -> Result<[u8; 32], OpenError> {
+/// `Newer` for a schema that is not known here, `Away`, `Server`, `Damaged`.
+pub(super) fn begin(session: &Session) -> Result<(), OpenError> {
     session.batch("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")?;
     session.batch(LOCK_SCHEMA)?;
     session.batch(
@@ -226,7 +246,19 @@ pub(super) fn prepare(session: &Session) -> Result<[u8; 32], OpenError> {
         session
             .execute("INSERT INTO migrations (version) VALUES (?1)", &[Value::Number(place as i64 + 1)])?;
     }
+    Ok(())
+}
 
+/// Brings the schema up to date, makes the lobby and the secret if they are missing, and reads the secret: all
+/// in one transaction, one node after the other.
+///
+/// # Errors
+/// Those of [`begin`], and `Unfinished`, `Random`.
+pub(super) fn prepare(session: &Session) -> Result<[u8; 32], OpenError> {
+    begin(session)?;
+    if note(session)?.is_some_and(|note| !note.is_complete) {
+        return Err(OpenError::Unfinished);
+    }
     let lobby = RoomName::claim(LOBBY_NAME).map_err(|_| OpenError::Damaged("the lobby has no name"))?;
     session.execute(
         "INSERT INTO rooms (id, kind, name, skeleton, epoch, members, at)
@@ -267,7 +299,7 @@ fn warn_of_loss(session: &Session) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn number(session: &Session, sql: &str) -> Result<i64, OpenError> {
+pub(super) fn number(session: &Session, sql: &str) -> Result<i64, OpenError> {
     let rows = session.query(sql, &[])?;
     let row = rows.first().ok_or(OpenError::Damaged("a count has no row"))?;
     Ok(row.try_get(0).map_err(Fault::from)?)

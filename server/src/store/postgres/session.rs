@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use futures_util::SinkExt;
 use futures_util::future::join;
 use tokio::runtime::Runtime;
 use tokio_postgres::error::SqlState;
@@ -18,7 +19,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::address::Servers;
 use super::dialect;
-use crate::store::sqlite::database::Value;
+use crate::store::sqlite::database::{Owned, Value};
 
 /// What the server is told about a new connection. Whoever is gone must not hold a lock: statements, waits for
 /// locks and idle transactions end by themselves, and a server that waits for a lock looks whether the other
@@ -174,6 +175,15 @@ impl Session {
         }))
     }
 
+    /// Sends the rows of a `COPY … FROM STDIN`; how many they were.
+    pub(super) fn copy_in(&self, sql: &str, rows: Vec<u8>) -> Result<u64, Fault> {
+        self.wait(async {
+            let mut sink = std::pin::pin!(self.client.copy_in(sql).await?);
+            sink.send(bytes::Bytes::from(rows)).await?;
+            Ok(sink.finish().await?)
+        })
+    }
+
     pub(in crate::store) fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<usize, Fault> {
         let statement = self.prepare(sql)?;
         self.count();
@@ -231,38 +241,6 @@ impl Session {
         match self.runtime.block_on(all) {
             Ok((answer, before)) => before.and(answer),
             Err(_) => Err(Fault::Late),
-        }
-    }
-}
-
-/// A value that waits to be sent.
-#[derive(Debug)]
-enum Owned {
-    Null,
-    Number(i64),
-    Truth(bool),
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-impl Owned {
-    fn of(value: Value<'_>) -> Self {
-        match value {
-            Value::Null | Value::Numbers(_) => Self::Null,
-            Value::Number(number) => Self::Number(number),
-            Value::Truth(truth) => Self::Truth(truth),
-            Value::Text(text) => Self::Text(text.to_owned()),
-            Value::Bytes(bytes) => Self::Bytes(bytes.to_owned()),
-        }
-    }
-
-    fn value(&self) -> Value<'_> {
-        match self {
-            Self::Null => Value::Null,
-            Self::Number(number) => Value::Number(*number),
-            Self::Truth(truth) => Value::Truth(*truth),
-            Self::Text(text) => Value::Text(text),
-            Self::Bytes(bytes) => Value::Bytes(bytes),
         }
     }
 }

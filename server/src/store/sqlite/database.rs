@@ -92,6 +92,38 @@ pub(in crate::store) enum Value<'a> {
     Numbers(&'a [i64]),
 }
 
+/// A value that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Owned {
+    Null,
+    Number(i64),
+    Truth(bool),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Owned {
+    pub fn of(value: Value<'_>) -> Self {
+        match value {
+            Value::Null | Value::Numbers(_) => Self::Null,
+            Value::Number(number) => Self::Number(number),
+            Value::Truth(truth) => Self::Truth(truth),
+            Value::Text(text) => Self::Text(text.to_owned()),
+            Value::Bytes(bytes) => Self::Bytes(bytes.to_owned()),
+        }
+    }
+
+    pub fn value(&self) -> Value<'_> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Number(number) => Value::Number(*number),
+            Self::Truth(truth) => Value::Truth(*truth),
+            Self::Text(text) => Value::Text(text),
+            Self::Bytes(bytes) => Value::Bytes(bytes),
+        }
+    }
+}
+
 /// What a column holds is not what it must hold.
 #[derive(Debug)]
 pub(in crate::store) struct WrongType;
@@ -206,13 +238,17 @@ impl Statement<'_> {
     }
 
     pub fn query<P: Parameter, const N: usize>(&mut self, values: [P; N]) -> Result<Rows<'_>, Trouble> {
-        let values = values.each_ref().map(P::value);
+        self.query_values(&values.each_ref().map(P::value))
+    }
+
+    /// The same with as many values as there are.
+    pub fn query_values(&mut self, values: &[Value<'_>]) -> Result<Rows<'_>, Trouble> {
         match self {
             Self::Embedded(statement) => {
                 Ok(Rows::Embedded(statement.query(rusqlite::params_from_iter(values.iter()))?))
             }
             Self::Server(session, sql) => {
-                Ok(Rows::Server(session.query(sql, &values).map_err(Fault::from)?, 0))
+                Ok(Rows::Server(session.query(sql, values).map_err(Fault::from)?, 0))
             }
         }
     }
