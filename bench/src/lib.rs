@@ -4,7 +4,9 @@
 //! ([`client`]), each scenario is a file, and [`report`] is what they give.
 
 pub mod client;
+pub mod cluster;
 pub mod frames;
+pub mod process;
 pub mod report;
 pub mod scenarios;
 pub mod server_process;

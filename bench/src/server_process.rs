@@ -5,18 +5,28 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::client::Speech;
+use crate::process::{self, Process};
 
 /// How long a server may take to listen.
-const START_WAIT: Duration = Duration::from_secs(20);
-/// Clock ticks a second in /proc (Linux fixes it for programs, whatever its own rate).
-const TICKS_PER_SECOND: u64 = 100;
+const START_WAIT: Duration = Duration::from_secs(60);
+/// Flags that take off the limits which a load from one machine would reach.
+pub const UNLIMITED: [&str; 8] = [
+    "--message-rate",
+    "0",
+    "--request-rate",
+    "0",
+    "--max-connections-per-address",
+    "0",
+    "--max-rooms-per-user",
+    "0",
+];
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -58,7 +68,7 @@ pub struct Place {
 pub struct Server {
     pub kind: Kind,
     pub address: SocketAddr,
-    child: Child,
+    process: Process,
     data: Option<PathBuf>,
 }
 
@@ -77,30 +87,36 @@ impl Server {
 
     /// Starts a server on an address with the data that is there.
     pub fn start_on(kind: Kind, place: &Place, listen: &str, data: &Path) -> Result<Server> {
-        let mut command = match kind {
-            Kind::Magpie => {
-                std::fs::create_dir_all(data).with_context(|| format!("creating {}", data.display()))?;
-                let mut command = Command::new(&place.magpie);
-                command.arg("--data").arg(data);
-                for limit in [
-                    "--message-rate",
-                    "--request-rate",
-                    "--max-connections-per-address",
-                    "--max-rooms-per-user",
-                ] {
-                    command.args([limit, "0"]);
-                }
-                command
-            }
+        match kind {
+            Kind::Magpie => Server::magpie(place, listen, data, &UNLIMITED.map(str::to_owned)),
             Kind::PlainWarp | Kind::Floor => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.arg(kind.name());
-                command
+                Server::spawn(kind, command, listen, None)
             }
-        };
-        command.args(["--listen", listen]).env_remove("RUST_LOG").stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("starting {}", kind.name()))?;
-        let stderr = child.stderr.take().context("the server's log")?;
+        }
+    }
+
+    /// Starts a Magpie on an address with these data, and with these flags.
+    ///
+    /// # Errors
+    /// It does not come to listen.
+    pub fn magpie(place: &Place, listen: &str, data: &Path, flags: &[String]) -> Result<Server> {
+        std::fs::create_dir_all(data).with_context(|| format!("creating {}", data.display()))?;
+        let mut command = Command::new(&place.magpie);
+        command.arg("--data").arg(data).args(flags);
+        Server::spawn(Kind::Magpie, command, listen, Some(data.to_owned()))
+    }
+
+    fn spawn(kind: Kind, mut command: Command, listen: &str, data: Option<PathBuf>) -> Result<Server> {
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("MAGPIE_") || name == "RUST_LOG") {
+                command.env_remove(name);
+            }
+        }
+        command.args(["--listen", listen]).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let stderr = process.child.stderr.take().context("the server's log")?;
         let (tx, rx) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -112,45 +128,47 @@ impl Server {
                 }
             }
         });
-        let data = (kind == Kind::Magpie).then(|| data.to_owned());
-        // From here on `drop` ends the child.
-        let mut server = Server { kind, address: ([127, 0, 0, 1], 0).into(), child, data };
-        server.address =
+        let address =
             rx.recv_timeout(START_WAIT).with_context(|| format!("{} does not listen", kind.name()))?;
-        Ok(server)
+        Ok(Server { kind, address, process, data })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Tells it to end in good order, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not within `limit`.
+    pub fn terminate(mut self, limit: Duration) -> Result<ExitStatus> {
+        self.data = None;
+        self.process.signal("TERM")?;
+        self.process.wait(limit)
+    }
+
+    /// Kills it (SIGKILL); its data stay.
+    pub fn kill(mut self) {
+        self.data = None;
     }
 
     /// CPU time that all its threads have used, in nanoseconds, to 10 ms.
     pub fn cpu_ns(&self) -> Result<u64> {
-        let stat = self.proc("stat")?;
-        // The name, in parentheses, may hold anything; fields after it are counted from the third.
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-        let [user, system] = fields.get(11..13).context("fields of /proc/PID/stat")? else {
-            bail!("fields of /proc/PID/stat")
-        };
-        let ticks = user.parse::<u64>()? + system.parse::<u64>()?;
-        Ok(ticks * (1_000_000_000 / TICKS_PER_SECOND))
+        process::cpu_ns(self.id())
     }
 
     /// Resident memory in bytes.
     pub fn rss_bytes(&self) -> Result<u64> {
-        let status = self.proc("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS")?;
-        Ok(kilobytes * 1024)
-    }
-
-    fn proc(&self, file: &str) -> Result<String> {
-        let path = format!("/proc/{}/{file}", self.child.id());
-        std::fs::read_to_string(&path).with_context(|| format!("reading {path}: has the server ended?"))
+        process::rss_bytes(self.id())
     }
 
     /// Kills it (SIGKILL) and starts it again on the same port and data.
     pub fn restart(mut self, place: &Place) -> Result<Server> {
         let data = self.data.take().context("only magpie has data")?;
-        self.child.kill()?;
-        self.child.wait()?;
-        Server::start_on(self.kind, place, &self.address.to_string(), &data)
+        let (kind, address) = (self.kind, self.address);
+        self.kill();
+        Server::start_on(kind, place, &address.to_string(), &data)
     }
 
     /// Ends it.
@@ -158,7 +176,7 @@ impl Server {
     /// # Errors
     /// It had ended already, by itself.
     pub fn stop(mut self) -> Result<()> {
-        let ended = self.child.try_wait()?;
+        let ended = self.process.child.try_wait()?;
         ensure!(ended.is_none(), "{} ended by itself: {ended:?}", self.kind.name());
         Ok(())
     }
@@ -166,8 +184,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Before its files go.
+        let _ = self.process.child.kill();
+        let _ = self.process.child.wait();
         if let Some(data) = &self.data {
             let _ = std::fs::remove_dir_all(data);
         }
