@@ -94,7 +94,7 @@ impl Upkeep {
                     News::Rules => self.refresh(turn.posts, &mut followed).await,
                     News::Room(room) => self.hooks.wake(room),
                     News::Doubt => {
-                        self.refresh(&mut followed).await;
+                        self.refresh(turn.posts, &mut followed).await;
                         followed.iter().for_each(|room| self.hooks.wake(*room));
                     }
                 },

@@ -74,7 +74,7 @@ fn people_at_two_nodes_are_together() {
     // Who was there first sees the other come.
     ada.find(|value| {
         let people = value["people"].as_array().filter(|_| value["type"] == "presence");
-        let is_bob = |person: &Value| person["user"] == bob_is["user"] && person["presence"] == "online";
+        let is_bob = |person: &Value| person["id"] == bob_is["user"]["id"] && person["presence"] == "online";
         people.is_some_and(|people| people.iter().any(is_bob))
     });
 
