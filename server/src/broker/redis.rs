@@ -247,10 +247,11 @@ impl Link {
         self.local.deliver(Topic::All, Hint::CutOff, Via::Process);
         add(&self.counters.dropped, waiting as u64);
         self.counters.subscriptions.store(0, Ordering::Relaxed);
+        let cause = format!("{}: {cause}", self.address);
         let mut trouble = lock(&self.trouble);
         // What lasts is logged once, unless its cause becomes another.
         if trouble.as_ref().is_none_or(|trouble| trouble.cause != cause) {
-            tracing::warn!(address = self.address, cause, "the broker is out of reach; trying again");
+            tracing::warn!(cause, "the broker is out of reach; trying again");
         }
         let since = trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
         *trouble = Some(Trouble { since, cause });

@@ -136,7 +136,7 @@ fn everybody_is_read_again_a_few_at_a_time_and_doubts_are_not_added_up() {
     let reread = |world: &World| world.nodes[1].counts().users_reread;
     assert_eq!(reread(&world), 8);
     world.settle();
-    assert_eq!(reread(&world), 100, "in one tick");
+    assert_eq!(reread(&world), 108, "a hundred in one tick");
     world.pass(500);
     assert_eq!(reread(&world), u64::from(USERS));
     // What is doubted once it has begun is met by another look, once for all of them.
