@@ -50,6 +50,13 @@ pub enum Topic {
     All,
 }
 
+impl Topic {
+    /// Whose topic it is, if it is a user's.
+    pub fn user(self) -> Option<UserId> {
+        if let Topic::User(user) = self { Some(user) } else { None }
+    }
+}
+
 /// A committed event on its way to those in its room.
 #[derive(Debug)]
 pub struct Logged {
@@ -171,6 +178,10 @@ pub enum Hint {
     /// Of a broker to its own hubs: until the next `Doubt` nothing comes from other processes.
     #[serde(skip)]
     CutOff,
+    /// Of a broker to its own hubs, for `Topic::User`: from now on hints of other processes on that topic come, or
+    /// there is a `Doubt` first.
+    #[serde(skip)]
+    Followed { user: UserId },
 }
 
 /// What a hint weighs beside its texts and lists, in bytes, roughly.
@@ -217,7 +228,8 @@ impl Hint {
             | Hint::Leaving { .. }
             | Hint::Typing { .. }
             | Hint::Announcement { .. }
-            | Hint::CutOff => false,
+            | Hint::CutOff
+            | Hint::Followed { .. } => false,
         }
     }
 }
@@ -241,6 +253,9 @@ pub type Sink = Arc<dyn Fn(Hint, Via) + Send + Sync>;
 /// may come late, twice, out of order or never. After `follow` returns, hints published by this process on
 /// that topic are delivered; those of other nodes, from some moment on. `unfollow` may be followed by a few
 /// late hints. Following twice is following once.
+///
+/// A broker that is lossy says by `Hint::Followed` when that moment has come for a user's topic, soon after each
+/// `follow`.
 ///
 /// Whenever hints that are missed (`Hint::is_missed`) may have been lost, those who may lack them are given a
 /// `Hint::Doubt` once hints get through again.

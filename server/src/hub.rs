@@ -386,6 +386,8 @@ struct Present {
     /// The hub's `serial` when a change of name or rooms was last heard of: answers of the store to
     /// questions before that may be out of date.
     changed_at: u64,
+    /// Whether what other hubs say of the user comes here by now, as far as it comes at all.
+    is_heard_of: bool,
 }
 
 /// See the module's documentation.
@@ -403,6 +405,8 @@ pub struct Hub {
     serial: u64,
     sessions: Vec<Option<Session>>,
     users: HashMap<UserId, Present>,
+    /// Who waits until a user is heard of, and since when.
+    unheard_of: HashMap<UserId, (Ms, Vec<Asker>)>,
     rooms: HashMap<RoomId, Room>,
     pending: HashMap<Ticket, Pending>,
     appends: usize,
@@ -460,6 +464,7 @@ impl Hub {
             serial: 0,
             sessions: Vec::new(),
             users: HashMap::new(),
+            unheard_of: HashMap::new(),
             rooms: HashMap::new(),
             pending: HashMap::new(),
             appends: 0,

@@ -43,6 +43,8 @@ struct State {
     cut: HashSet<HubId>,
     /// Those of them that published what others miss.
     owing: HashSet<HubId>,
+    /// Users' topics that hubs began to follow, without effect yet; `None`: there is no waiting.
+    held: Option<Vec<(HubId, Topic)>>,
 }
 
 /// A hint on its way.
@@ -68,6 +70,7 @@ impl ChaosBroker {
             late: Vec::new(),
             cut: HashSet::new(),
             owing: HashSet::new(),
+            held: None,
         };
         Self { inner: MemoryBroker::new(), state: Mutex::new(state) }
     }
@@ -110,6 +113,23 @@ impl ChaosBroker {
             if !self.lock().cut.contains(&hub) {
                 self.tell(hub, Hint::Doubt);
             }
+        }
+    }
+
+    /// From now on following a user has no effect until `release_follows`.
+    pub fn hold_follows(&self) {
+        self.lock().held.get_or_insert_default();
+    }
+
+    pub fn release_follows(&self) {
+        let held = self.lock().held.take().unwrap_or_default();
+        held.into_iter().for_each(|(hub, topic)| self.follow_now(hub, topic));
+    }
+
+    fn follow_now(&self, hub: HubId, topic: Topic) {
+        self.inner.follow(hub, topic);
+        if let Topic::User(user) = topic {
+            self.tell(hub, Hint::Followed { user });
         }
     }
 
@@ -176,10 +196,20 @@ impl Broker for ChaosBroker {
     }
 
     fn follow(&self, hub: HubId, topic: Topic) {
-        self.inner.follow(hub, topic);
+        {
+            let mut state = self.lock();
+            if let (Topic::User(_), Some(held)) = (topic, &mut state.held) {
+                held.push((hub, topic));
+                return;
+            }
+        }
+        self.follow_now(hub, topic);
     }
 
     fn unfollow(&self, hub: HubId, topic: Topic) {
+        if let Some(held) = &mut self.lock().held {
+            held.retain(|entry| *entry != (hub, topic));
+        }
         self.inner.unfollow(hub, topic);
     }
 

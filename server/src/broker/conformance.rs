@@ -22,6 +22,7 @@ macro_rules! broker_conformance {
             topics_are_respected,
             a_hub_has_a_topic_of_its_own,
             following_twice_is_following_once,
+            a_hub_is_told_when_it_hears_of_a_user,
             hubs_come_and_go,
             a_sink_is_dropped_by_detach,
             hubs_publish_concurrently,
@@ -44,6 +45,16 @@ impl Recorder {
         let heard = recorder.0.clone();
         broker.attach(hub, Arc::new(move |hint, _| lock(&heard).push(hint)));
         recorder
+    }
+
+    /// Waits until what was heard is as it should be.
+    #[track_caller]
+    pub fn until(&self, is_so: impl Fn(&[Hint]) -> bool) {
+        let end = Instant::now() + Duration::from_secs(5);
+        while !is_so(&lock(&self.0)) {
+            assert!(Instant::now() < end, "{:?}", lock(&self.0));
+            std::thread::yield_now();
+        }
     }
 
     /// What was heard since the last call.
@@ -83,7 +94,7 @@ impl Ear {
 
 /// Whether a hint is of the broker itself, which tells of its own state when it likes.
 fn is_of_broker(hint: &Hint) -> bool {
-    matches!(hint, Hint::Doubt | Hint::CutOff)
+    matches!(hint, Hint::Doubt | Hint::CutOff | Hint::Followed { .. })
 }
 
 /// A hint that can be told from others by a number.
@@ -169,6 +180,19 @@ pub fn following_twice_is_following_once(broker: &dyn Broker) {
     broker.publish(1, DEN, hint(2));
     broker.publish(1, Topic::All, hint(3));
     assert_eq!(ear.heard(2), [1, 3]);
+}
+
+pub fn a_hub_is_told_when_it_hears_of_a_user(broker: &dyn Broker) {
+    if !broker.is_lossy() {
+        return;
+    }
+    let user = UserId::from_bits(50);
+    // Also one whose process hears of the user already, and one that asks again.
+    for hub in [1, 2, 2] {
+        let recorder = Recorder::attach(broker, hub);
+        broker.follow(hub, Topic::User(user));
+        recorder.until(|hints| hints.contains(&Hint::Followed { user }));
+    }
 }
 
 pub fn hubs_come_and_go(broker: &dyn Broker) {

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use shared::model::UserId;
 use tokio::sync::Notify;
 
 use super::memory::MemoryBroker;
@@ -155,6 +156,10 @@ impl Broker for RedisBroker {
     fn follow(&self, hub: HubId, topic: Topic) {
         self.link.local.follow(hub, topic);
         self.link.note(|changes| changes.note(topic));
+        if let Some(user) = topic.user().filter(|_| lock(&self.link.trouble).is_some()) {
+            // Nothing comes before there is a new connection, and then a doubt.
+            self.link.followed(user);
+        }
     }
 
     fn unfollow(&self, hub: HubId, topic: Topic) {
@@ -214,6 +219,10 @@ impl Link {
     /// Which of these topics somebody follows, and which nobody.
     fn sort(&self, topics: HashSet<Topic>) -> (Vec<Topic>, Vec<Topic>) {
         topics.into_iter().partition(|topic| self.local.is_followed(*topic))
+    }
+
+    fn followed(&self, user: UserId) {
+        self.local.deliver(Topic::User(user), Hint::Followed { user }, Via::Process);
     }
 
     /// A message came from Redis.

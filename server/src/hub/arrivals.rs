@@ -54,27 +54,37 @@ impl Hub {
         let Some(session) = self.session_mut(asker.conn).filter(|s| s.serial == asker.serial) else { return };
         let Phase::Starting(starting) = &mut session.phase else { return };
         starting.is_fresh = identity.fresh;
+        starting.is_identified = true;
         // On the hub's own clock: setting the clock of the machine ends nobody's session.
         let left = |until: Ms| until.saturating_sub(now.saturating_add(wall_offset));
         session.ends_at = identity.until.map_or(Ms::MAX, |until| now.saturating_add(left(until)));
         session.grant =
             identity.scopes.map(|scopes| Box::new(Grant { scopes, only_room: identity.only_room }));
-        let (user, token) = (identity.user.id, session.token);
+        let token = session.token;
         self.doubt_identity(ticket, token, out);
-        if !self.users.contains_key(&user) {
-            self.follow_user(now, identity.user, out);
-        }
-        self.ask_account(asker.conn, user, out);
+        self.ask_account_when_followed(now, asker, identity.user, out);
     }
 
-    /// Asks for all that a user is in. Only what the store says after the user is followed is followed by all
-    /// that changes later.
-    fn ask_account(&mut self, conn: Conn, user: UserId, out: Out) {
+    /// Only what the store says after the user is followed is followed by all that changes later: the broker
+    /// says when that is so.
+    fn ask_account_when_followed(&mut self, now: Ms, asker: Asker, user: User, out: Out) {
+        let id = user.id;
+        if !self.users.contains_key(&id) {
+            self.follow_user(now, user, out);
+        }
+        if self.users.get(&id).is_some_and(|present| present.is_heard_of) {
+            self.ask_account(asker, id, out);
+        } else {
+            self.unheard_of.entry(id).or_insert_with(|| (now, Vec::new())).1.push(asker);
+        }
+    }
+
+    /// Asks for all that a user is in.
+    pub(super) fn ask_account(&mut self, asker: Asker, user: UserId, out: Out) {
         let asked_at = self.serial + 1;
-        let Some(session) = self.session_mut(conn) else { return };
+        let Some(session) = self.session_mut(asker.conn).filter(|s| s.serial == asker.serial) else { return };
         let Phase::Starting(starting) = &mut session.phase else { return };
         starting.asked_at = asked_at;
-        let asker = Asker { conn, serial: session.serial };
         self.ask(Pending::Account(asker), Query::Account { user }, out);
     }
 
@@ -86,12 +96,9 @@ impl Hub {
         match self.users.get(&user) {
             // What changed since was heard, and nothing did.
             Some(present) if present.changed_at <= asked_at => {}
-            Some(_) => return self.ask_account(asker.conn, user, out),
+            Some(_) => return self.ask_account(asker, user, out),
             // That took so long that the user was put away again.
-            None => {
-                self.follow_user(now, account.user, out);
-                return self.ask_account(asker.conn, user, out);
-            }
+            None => return self.ask_account_when_followed(now, asker, account.user, out),
         }
         let ids: Vec<RoomId> = account.rooms.iter().map(|info| info.id).collect();
         let mut missing = 0;
@@ -125,6 +132,7 @@ impl Hub {
             told: Presence::Offline,
             absent_at: Some(now + ABSENCE_GRACE_MS),
             changed_at: 0,
+            is_heard_of: !self.lossy,
         };
         self.users.insert(user.id, present);
     }
@@ -138,10 +146,11 @@ impl Hub {
         let Phase::Starting(starting) = &mut session.phase else { return };
         let Some(account) = starting.account.take() else { return };
         let asked_at = starting.asked_at;
+        let asker = Asker { conn, serial: session.serial };
         let user = account.user.id;
         if self.users.get(&user).is_none_or(|user| user.changed_at > asked_at) {
             // Something changed while rooms were loaded.
-            return self.ask_account(conn, user, out);
+            return self.ask_account(asker, user, out);
         }
         let conns_max = self.config.connections_per_user;
         if conns_max > 0 && self.users.get(&user).is_some_and(|user| user.conns.len() >= conns_max) {
@@ -160,7 +169,7 @@ impl Hub {
             rooms.into_iter().map(|info| self.current_info(info, user.id).filter(is_here)).collect();
         let Some(rooms): Option<Vec<RoomInfo>> = current else {
             // The hub knows too little of what happened since, or it took so long that a room was put away.
-            return self.ask_account(conn, user.id, out);
+            return self.ask_account(asker, user.id, out);
         };
         let Some(session) = self.session_mut(conn) else { return };
         let Phase::Starting(starting) = std::mem::replace(&mut session.phase, Phase::Ready) else { return };
@@ -280,6 +289,7 @@ impl Hub {
         self.tell_presence_as(user, Presence::Offline, false, out);
         self.absent.remove(&user);
         self.users.remove(&user);
+        self.unheard_of.remove(&user);
         out.push(Effect::Unfollow(Topic::User(user)));
     }
 }

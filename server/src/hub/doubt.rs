@@ -10,14 +10,17 @@ use std::collections::HashSet;
 use shared::model::{Ms, RoomId, UserId};
 use shared::protocol::{CloseCode, RoomInfo, ServerEnvelope};
 
-use super::{Conn, HEADS_EVERY_MS, Hub, Look, Out, Pending, Query, Ticket};
+use super::{Asker, Conn, HEADS_EVERY_MS, Hub, Look, Out, Pending, Query, Ticket};
 use crate::store::{Account, TokenHash};
 
 /// Users that are being read at once, and how many at most are begun in one tick.
 const READING_MAX: usize = 8;
 const BEGUN_PER_TICK: usize = 100;
-/// How long after one look at everybody the next may begin.
+/// How long after one look at everybody the next may begin; and after one at the sessions and the heads.
 const PAUSE_MS: Ms = 5_000;
+const SESSIONS_PAUSE_MS: Ms = 1_000;
+/// How long the first connection of a user waits until the hub hears of the user. Then the user is read twice.
+const FOLLOW_WAIT_MS: Ms = 500;
 /// Tokens in one question.
 const TOKENS_MAX: usize = 1_000;
 
@@ -27,12 +30,16 @@ pub(super) struct Doubt {
     is_open: bool,
     /// The hub's `serial` at the last doubt: whoever was identified by an earlier question is looked at again.
     raised_at: Ticket,
-    /// When the next look at everybody may begin, or this one may go on.
+    /// When the next look at everybody may begin; and when this one may go on, after the store failed.
+    next_at: Ms,
     not_before: Ms,
     /// Users to be read again.
     users: Vec<UserId>,
     reading: usize,
     begun: usize,
+    /// There is a doubt that no look at sessions and heads has met yet.
+    is_urgent: bool,
+    urgent_not_before: Ms,
     /// Tokens that could not be looked at.
     tokens: Vec<TokenHash>,
 }
@@ -48,28 +55,32 @@ impl Hub {
             present.changed_at = self.serial;
         }
         self.doubt.is_open = true;
+        self.doubt.is_urgent = true;
         self.doubt.raised_at = self.serial;
-        self.heads_at = now - HEADS_EVERY_MS;
     }
 
     /// Goes on with what there is to look at again.
     pub(super) fn settle_doubt(&mut self, now: Ms, out: Out) {
         self.doubt.begun = 0;
+        if self.doubt.is_urgent && now >= self.doubt.urgent_not_before {
+            self.doubt.is_urgent = false;
+            self.doubt.urgent_not_before = now + SESSIONS_PAUSE_MS;
+            self.doubt.tokens = self.known_tokens();
+            self.heads_at = now - HEADS_EVERY_MS;
+            self.ask_void(out);
+        }
         if now < self.doubt.not_before {
             return;
         }
         let is_idle = self.doubt.users.is_empty() && self.doubt.reading == 0;
-        if self.doubt.is_open && is_idle {
+        if self.doubt.is_open && is_idle && now >= self.doubt.next_at {
             self.doubt.is_open = false;
-            self.doubt.not_before = now + PAUSE_MS;
+            self.doubt.next_at = now + PAUSE_MS;
             self.doubt.users = self.users.keys().copied().collect();
-            self.doubt.tokens = self.known_tokens();
             let rooms: Vec<RoomId> = self.rooms.keys().copied().collect();
             self.peers.ask(rooms.into_iter());
         }
-        for tokens in std::mem::take(&mut self.doubt.tokens).chunks(TOKENS_MAX) {
-            self.ask_void(tokens.to_vec(), out);
-        }
+        self.ask_void(out);
         self.read_doubted(out);
     }
 
@@ -85,6 +96,27 @@ impl Hub {
         }
     }
 
+    /// From now on this hub hears what happens to a user, who may have been read before.
+    pub(super) fn user_followed(&mut self, user: UserId, out: Out) {
+        let Some(present) = self.users.get_mut(&user) else { return };
+        if std::mem::replace(&mut present.is_heard_of, true) {
+            return;
+        }
+        match self.unheard_of.remove(&user) {
+            Some((_, askers)) => askers.into_iter().for_each(|asker| self.ask_account(asker, user, out)),
+            None => self.doubt.users.push(user),
+        }
+    }
+
+    /// Does not wait any longer for brokers that take their time.
+    pub(super) fn stop_waiting(&mut self, now: Ms, out: Out) {
+        let late = |(_, (since, _)): (&UserId, &mut (Ms, Vec<Asker>))| now - *since >= FOLLOW_WAIT_MS;
+        let late: Vec<_> = self.unheard_of.extract_if(|user, waiting| late((user, waiting))).collect();
+        for (user, (_, askers)) in late {
+            askers.into_iter().for_each(|asker| self.ask_account(asker, user, out));
+        }
+    }
+
     /// The tokens of those who are in, or about to be.
     fn known_tokens(&self) -> Vec<TokenHash> {
         let sessions = self.sessions.iter().flatten().filter(|session| session.is_identified());
@@ -94,15 +126,20 @@ impl Hub {
         tokens
     }
 
-    fn ask_void(&mut self, tokens: Vec<TokenHash>, out: Out) {
-        self.ask(Pending::Void(tokens.clone()), Query::Void { tokens }, out);
+    /// Asks which of the tokens that are to be looked at are void.
+    fn ask_void(&mut self, out: Out) {
+        for tokens in std::mem::take(&mut self.doubt.tokens).chunks(TOKENS_MAX) {
+            let tokens = tokens.to_vec();
+            self.ask(Pending::Void(tokens.clone()), Query::Void { tokens }, out);
+        }
     }
 
     /// A connection was identified by an answer to the question of this ticket.
     pub(super) fn doubt_identity(&mut self, ticket: Ticket, token: TokenHash, out: Out) {
         if ticket <= self.doubt.raised_at {
             // Its session may have been ended since, and the hint of that lost.
-            self.ask_void(vec![token], out);
+            self.doubt.tokens.push(token);
+            self.ask_void(out);
         }
     }
 

@@ -46,6 +46,7 @@ impl Hub {
             Hint::Alive { origin, changed } => self.alive(now, origin, &changed, out),
             Hint::Leaving { origin } => self.peer_leaves(now, origin),
             Hint::CutOff => self.cut_off(),
+            Hint::Followed { user } => self.user_followed(user, out),
             Hint::Doubt => self.doubt(now),
             Hint::Typing { room, user } => {
                 let full = Some(encode_shared(&ServerEnvelope::Typing { room, user }));
@@ -113,6 +114,7 @@ impl Hub {
         self.look_after_peers(now, out);
         self.flush_presence(now, out);
         self.settle_doubt(now, out);
+        self.stop_waiting(now, out);
         for id in std::mem::take(&mut self.holes) {
             self.note_hole(now, id, out);
         }

@@ -53,6 +53,7 @@ pub(super) struct Starting {
     pub account: Option<Account>,
     /// The ticket of the question that `account` answers.
     pub asked_at: u64,
+    pub is_identified: bool,
     /// Whether the user was made by this session.
     pub is_fresh: bool,
     /// Rooms that are not loaded yet.
@@ -118,7 +119,7 @@ impl Session {
     pub fn is_identified(&self) -> bool {
         match &self.phase {
             Phase::New(_) => false,
-            Phase::Starting(starting) => starting.asked_at > 0,
+            Phase::Starting(starting) => starting.is_identified,
             Phase::Ready => true,
         }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ::redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
 use ::redis::{AsyncConnectionConfig, Pipeline, RedisError};
 use futures_util::StreamExt;
+use shared::model::UserId;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -216,6 +217,7 @@ impl Subscriber<'_> {
             Changed::All => link.local.topics().into_iter().chain(self.subscribed.iter().copied()).collect(),
         };
         let (mut wanted, mut unwanted) = link.sort(topics);
+        let users: Vec<UserId> = wanted.iter().filter_map(|topic| topic.user()).collect();
         wanted.retain(|topic| self.subscribed.insert(*topic));
         unwanted.retain(|topic| self.subscribed.remove(topic));
         let channels = |topics: &[Topic]| topics.iter().map(|t| link.channels.topic(*t)).collect::<Vec<_>>();
@@ -227,6 +229,7 @@ impl Subscriber<'_> {
         }
         link.counters.subscriptions.store(self.subscribed.len() as u64, Ordering::Relaxed);
         self.seen.tell(count);
+        users.into_iter().for_each(|user| link.followed(user));
         Ok(())
     }
 }

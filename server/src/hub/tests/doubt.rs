@@ -219,3 +219,46 @@ fn an_event_that_is_too_large_to_be_told_is_read_at_once() {
     world.settle();
     assert_eq!(world.nodes[1].queries(), queries, "known already");
 }
+
+#[test]
+fn nothing_is_missed_between_the_read_of_an_account_and_the_first_hint_of_it() {
+    // Heard of in time, and too late.
+    for wait in [250, 2_000] {
+        let (mut world, broker) = two_nodes();
+        world.enrol(1, Role::Member);
+        broker.hold_follows();
+        let there = (1, world.nodes[1].connect(Mode::Full, [1; 32], false));
+        world.send(there, json!({"type": "hello"}));
+        assert_eq!(world.take(there), [Value::Null; 0], "the welcome waits");
+        world.pass(wait);
+        let is_in = world.take(there).iter().any(|told| told["type"] == "welcome");
+        assert_eq!(is_in, wait > 1_000, "not for ever");
+        let room = world.ask((0, 0), json!({"type": "create", "name": "den"}))["room"].clone();
+        broker.release_follows();
+        world.pass(1_000);
+        let told = world.take(there);
+        let is_of = |told: &&Value| match told["type"].as_str() {
+            Some("joined") => told["room"] == room,
+            Some("welcome") => told["rooms"].as_array().unwrap().iter().any(|info| info["id"] == room),
+            _ => false,
+        };
+        assert_eq!(told.iter().filter(is_of).count(), 1, "{told:?}");
+        // One more of theirs waits for nothing.
+        broker.hold_follows();
+        world.join_at(1, 1);
+    }
+}
+
+#[test]
+fn who_goes_while_they_wait_is_forgotten() {
+    let (mut world, broker) = two_nodes();
+    world.enrol(1, Role::Member);
+    broker.hold_follows();
+    let conn = world.nodes[1].connect(Mode::Full, [1; 32], false);
+    world.send((1, conn), json!({"type": "hello"}));
+    world.nodes[1].close(conn);
+    world.settle();
+    broker.release_follows();
+    world.pass(20_000);
+    assert_eq!((world.nodes[1].counts().users, world.nodes[1].counts().asked), (0, 0));
+}
