@@ -55,7 +55,7 @@ pub(super) fn outgoing_hooks(connection: &Connection) -> Result<Vec<OutgoingHook
 /// The programs of a user, and those that speak through webhooks of a room.
 fn own_programs(connection: &Connection, maker: i64, room: RoomId) -> Result<Vec<UserId>, Trouble> {
     let mut statement = connection.prepare_cached(
-        "SELECT id FROM users WHERE bot_owner = ?1 UNION SELECT user FROM tokens WHERE room = ?2",
+        "SELECT id FROM users WHERE bot_owner = ?1 UNION SELECT user FROM tokens WHERE room = ?2 ORDER BY 1",
     )?;
     let mut rows = statement.query([maker, number(room.bits())])?;
     let mut users = Vec::new();
