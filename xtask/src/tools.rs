@@ -22,7 +22,7 @@ pub struct Need {
     pub environment: fn() -> Environment,
 }
 
-pub const NEEDS: [Need; 7] = [
+pub const NEEDS: [Need; 8] = [
     // The built server beside it, which is there by then; it takes half a minute.
     Need { package: "bench", name: "smoke", environment: || Ok(vec![]) },
     // CHROMIUM and CHROMEDRIVER: paths of the browser and its WebDriver server.
@@ -35,6 +35,8 @@ pub const NEEDS: [Need; 7] = [
     Need { package: "server", name: "redis", environment: redis },
     // REDIS_SERVER and POSTGRES_BIN.
     Need { package: "server", name: "nodes", environment: || Ok([redis()?, postgres()?].concat()) },
+    // POSTGRES_BIN: the folder of PostgreSQL's programs.
+    Need { package: "server", name: "migrate", environment: postgres },
     // strace, which shows the order of system calls; looked for on the PATH.
     Need { package: "server", name: "durability", environment: strace },
 ];

@@ -44,6 +44,7 @@ macro_rules! suite {
 mod accounts;
 mod bots;
 mod cursors;
+pub(super) mod everything;
 mod guests;
 mod leases;
 mod log;

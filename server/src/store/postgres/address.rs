@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertS
 
 use super::session::Fault;
 
-/// How long one server may take until it can be asked something.
+/// How long one server may take until it can be asked something, where there is another one behind it.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long sent bytes may stay without an answer of the other machine.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
@@ -89,9 +89,10 @@ impl Servers {
     /// runtime.
     pub(super) async fn connect(&self, deadline: Instant) -> Result<Client, Fault> {
         let mut fault = Fault::Late;
-        for config in &self.configs {
-            let until = deadline.min(Instant::now() + CONNECT_MAX).into();
-            match tokio::time::timeout_at(until, config.connect(self.tls.clone())).await {
+        for (place, config) in self.configs.iter().enumerate() {
+            let is_last = place + 1 == self.configs.len();
+            let until = if is_last { deadline } else { deadline.min(Instant::now() + CONNECT_MAX) };
+            match tokio::time::timeout_at(until.into(), config.connect(self.tls.clone())).await {
                 Ok(Ok((client, connection))) => {
                     tokio::spawn(connection);
                     return Ok(client);

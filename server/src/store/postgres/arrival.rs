@@ -16,7 +16,7 @@ const SETTINGS: &str =
     "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0";
 
 /// The lock of whoever fills the database, for as long as the connection lives.
-const LOCK: &str = "SELECT CAST(pg_try_advisory_lock(5566102, 2) AS bigint)";
+const LOCK: &str = "SELECT CAST(CAST(pg_try_advisory_lock(5566102, 2) AS integer) AS bigint)";
 
 /// Why a database cannot be filled.
 #[derive(Debug)]

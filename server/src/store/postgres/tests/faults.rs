@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const REFUSED_MAX: Duration = Duration::from_secs(8);
 
 /// Tries until it works.
-fn eventually<T>(mut attempt: impl FnMut() -> Result<T, StoreError>) -> T {
+pub(super) fn eventually<T>(mut attempt: impl FnMut() -> Result<T, StoreError>) -> T {
     let begin = Instant::now();
     loop {
         match attempt() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
+use super::faults::eventually;
 use super::server::{self, Server};
 use crate::store::Store;
 use crate::store::conformance::wait;
@@ -63,7 +64,7 @@ fn connections_are_encrypted_and_the_server_is_known_as_far_as_one_asks() {
     };
     // Whether all of a store's connections are encrypted; none of another store is left.
     let encrypted = |store: PostgresStore| {
-        wait(store.check()).unwrap();
+        eventually(|| wait(store.check()));
         let sql = "SELECT bool_and(ssl), count(*) > 0 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
             WHERE application_name = 'magpie' AND datname = current_database()";
         let all = server.sql(name, sql).unwrap();
