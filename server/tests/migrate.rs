@@ -116,7 +116,7 @@ fn people_and_programs_find_everything_as_it_was() {
     assert_eq!(whoami(&many[1], &ada)["id"], who["id"]);
     assert_eq!(whoami(&many[0], &olga)["role"], "owner");
     assert_eq!(sign_in(&many[1], "ada", PASSWORD).status, 200);
-    let mut robot = bearer(&many[0], &token).ok().expect("the token is good");
+    let mut robot = bearer(&many[0], &token).unwrap_or_else(|_| panic!("the token is not good"));
     robot.json(&json!({"type": "hello"}));
     assert_eq!(robot.expect("welcome")["user"]["id"], bot);
     assert!(text(&migrate(directory.path(), &address).stdout).contains("all of it was moved before"));
