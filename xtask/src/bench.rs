@@ -6,6 +6,7 @@ use anyhow::Context;
 
 use crate::cargo::{cargo, root, run};
 use crate::report::{Outcome, Report};
+use crate::tools;
 
 /// Builds and runs; `arguments` go to `bench run`.
 pub fn run_with(report: &mut Report, arguments: &[&str]) {
@@ -24,6 +25,10 @@ pub fn run_with(report: &mut Report, arguments: &[&str]) {
         let program = root().join(target).join("release/bench");
         let program = program.canonicalize().with_context(|| format!("finding {}", program.display()))?;
         let mut bench = std::process::Command::new(program);
+        match tools::cluster() {
+            Ok(environment) => _ = bench.envs(environment),
+            Err(missing) => eprintln!("{missing}"),
+        }
         run(bench.current_dir(root()).arg("run").args(arguments)).map(|()| Outcome::passed())
     });
 }

@@ -22,9 +22,12 @@ pub struct Need {
     pub environment: fn() -> Environment,
 }
 
-pub const NEEDS: [Need; 8] = [
-    // The built server beside it, which is there by then; it takes half a minute.
-    Need { package: "bench", name: "smoke", environment: || Ok(vec![]) },
+pub const NEEDS: [Need; 9] = [
+    // The built server beside it, which is there by then; it takes half a minute. Without POSTGRES_BIN and
+    // REDIS_SERVER it leaves out the cluster.
+    Need { package: "bench", name: "smoke", environment: cluster },
+    // What it takes for smoke, and NGINX and HAPROXY: paths of the proxies.
+    Need { package: "bench", name: "cluster", environment: cluster_behind_proxies },
     // CHROMIUM and CHROMEDRIVER: paths of the browser and its WebDriver server.
     Need { package: "server", name: "browser", environment: browser },
     // MAGPIE_TEST_PYTHON: path of a Python that can import `websockets`.
@@ -34,7 +37,7 @@ pub const NEEDS: [Need; 8] = [
     // REDIS_SERVER: path of the server of Redis.
     Need { package: "server", name: "redis", environment: redis },
     // REDIS_SERVER and POSTGRES_BIN.
-    Need { package: "server", name: "nodes", environment: || Ok([redis()?, postgres()?].concat()) },
+    Need { package: "server", name: "nodes", environment: cluster },
     // POSTGRES_BIN: the folder of PostgreSQL's programs.
     Need { package: "server", name: "migrate", environment: postgres },
     // strace, which shows the order of system calls; looked for on the PATH.
@@ -96,6 +99,32 @@ fn redis() -> Environment {
     let missing = "no redis-server: install it (Debian: apt-get install redis-server), or name its path in \
                    REDIS_SERVER";
     redis.map(|redis| vec![("REDIS_SERVER", redis)]).ok_or_else(|| missing.to_owned())
+}
+
+/// What several nodes need: PostgreSQL and Redis.
+pub fn cluster() -> Environment {
+    Ok([postgres()?, redis()?].concat())
+}
+
+fn cluster_behind_proxies() -> Environment {
+    let proxy = |variable, name: &str| {
+        let find = || find(variable, &[name]).or_else(|| sbin(name).map(PathBuf::into_os_string));
+        let proxy = find().or_else(|| apt_install(&[name]).then(find)?);
+        let missing =
+            format!("no {name}: install it (Debian: apt-get install {name}), or name its path in {variable}");
+        proxy.map(|proxy| (variable, proxy)).ok_or(missing)
+    };
+    let mut environment = cluster()?;
+    environment.extend([proxy("NGINX", "nginx")?, proxy("HAPROXY", "haproxy")?]);
+    Ok(environment)
+}
+
+/// A program that is only on the PATH of administrators.
+fn sbin(name: &str) -> Option<PathBuf> {
+    ["/usr/sbin", "/usr/local/sbin"]
+        .map(|folder| Path::new(folder).join(name))
+        .into_iter()
+        .find(|file| file.is_file())
 }
 
 fn python() -> Environment {

@@ -17,6 +17,8 @@ const HAPROXY_CFG: &str = include_str!("../../../docs/proxy/haproxy.cfg");
 const NODES: [&str; 3] = ["10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080"];
 /// Connections of the proxy, to clients and to nodes.
 const CONNECTIONS: usize = 8_000;
+/// Lines of its log that are shown.
+const LOG_LINES: usize = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyKind {
@@ -44,7 +46,7 @@ pub struct Proxy {
     pub address: SocketAddr,
     // Before its files.
     _process: Process,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Proxy {
@@ -92,7 +94,14 @@ impl Proxy {
                 let log = std::fs::read_to_string(at("log")).unwrap_or_default();
                 format!("{kind:?} says: {log}")
             })?;
-        Ok(Some(Proxy { address, _process: process, _directory: directory }))
+        Ok(Some(Proxy { address, _process: process, directory }))
+    }
+
+    /// The end of what it complained about.
+    pub fn log(&self) -> String {
+        let log = std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 }
 
