@@ -1,5 +1,6 @@
 //! The scenarios, each a function that measures and gives rows, and what they share.
 
+mod cluster;
 mod durable;
 mod fan_out;
 mod idle;
@@ -16,6 +17,7 @@ use anyhow::{Result, ensure};
 use shared::protocol::ClientEnvelope;
 
 use crate::client::{Load, Speech};
+use crate::frames::RoomId;
 use crate::report::Row;
 use crate::server_process::{Kind, Place, Server};
 
@@ -36,7 +38,7 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which they run.
-pub const ALL: [Scenario; 7] = [
+pub const ALL: [Scenario; 8] = [
     Scenario { name: "fan-out", about: "one room of 100 to 5,000 members", run: fan_out::run },
     Scenario {
         name: "durable",
@@ -48,12 +50,17 @@ pub const ALL: [Scenario; 7] = [
     Scenario { name: "storm", about: "all connections lost, all back at once", run: storm::run },
     Scenario { name: "slow", about: "members that stop reading", run: slow::run },
     Scenario { name: "resume", about: "clients that ask for what they missed", run: resume::run },
+    Scenario {
+        name: "cluster",
+        about: "one, two and three nodes with PostgreSQL and Redis",
+        run: cluster::run,
+    },
 ];
 
 /// Handshakes that may be under way while a run only prepares.
 const OPENING: usize = 64;
-/// Rooms that are asked for at once.
-const ROOMS_AT_ONCE: usize = 1_000;
+/// Rooms that are made or joined at once: as many as any store answers in time.
+const ROOMS_AT_ONCE: usize = 64;
 /// How long clients may take to connect, and a phase to end.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -94,16 +101,11 @@ impl Run {
         Ok(())
     }
 
-    /// Makes rooms, as (client, name).
-    pub fn make_rooms(&self, load: &mut Load, rooms: &[(usize, String)]) -> Result<()> {
-        for some in rooms.chunks(ROOMS_AT_ONCE) {
-            load.joined.clear();
-            for (client, name) in some {
-                load.say(*client, &ClientEnvelope::Create { name: name.clone(), private: false });
-            }
-            load.run_until(LIMIT, "for rooms to be made", |load| load.joined.len() == some.len())?;
-        }
-        Ok(())
+    /// Makes rooms, as (client, name); gives them as (client, id).
+    pub fn make_rooms(&self, load: &mut Load, rooms: &[(usize, String)]) -> Result<Seats> {
+        let make =
+            |(_, name): &(usize, String)| ClientEnvelope::Create { name: name.clone(), private: false };
+        ask_for_rooms(load, rooms, make)
     }
 
     /// Puts clients into rooms, as (client, name): the first one of each room makes it. From then on it is
@@ -112,13 +114,13 @@ impl Run {
         let mut names = HashSet::new();
         let (first, others): (Vec<_>, Vec<_>) =
             places.iter().cloned().partition(|(_, name)| names.insert(name.clone()));
-        self.make_rooms(load, &first)?;
-        for (client, room) in others {
-            load.say(client, &ClientEnvelope::Join { room, after: None });
-        }
-        load.run_until(LIMIT, "for rooms to be joined", |load| load.joined.len() == places.len())?;
+        let mut seats = self.make_rooms(load, &first)?;
+        seats.extend(ask_for_rooms(load, &others, |(_, name)| ClientEnvelope::Join {
+            room: name.clone(),
+            after: None,
+        })?);
         let mut rooms = HashMap::new();
-        for (client, id) in std::mem::take(&mut load.joined) {
+        for (client, id) in seats {
             load.move_to(client, &id)?;
             rooms.insert(id, client);
         }
@@ -136,6 +138,27 @@ impl Run {
     }
 }
 
+/// Rooms that were entered, as (client, id).
+pub type Seats = HashSet<(usize, RoomId)>;
+
+/// Asks for rooms, a few at once, and waits until all are entered.
+fn ask_for_rooms(
+    load: &mut Load,
+    places: &[(usize, String)],
+    ask: impl Fn(&(usize, String)) -> ClientEnvelope,
+) -> Result<Seats> {
+    let mut seats = Seats::new();
+    for some in places.chunks(ROOMS_AT_ONCE) {
+        load.joined.clear();
+        for place in some {
+            load.say(place.0, &ask(place));
+        }
+        load.run_until(LIMIT, "for rooms to be entered", |load| load.joined.len() == some.len())?;
+        seats.extend(load.joined.drain());
+    }
+    Ok(seats)
+}
+
 /// What a phase cost and took.
 pub struct Phase {
     pub cpu_ns: u64,
@@ -150,8 +173,19 @@ pub fn phase(
     members: usize,
     work: impl FnOnce(&mut Load) -> Result<u64>,
 ) -> Result<Phase> {
+    let before = server.cpu_ns()?;
+    let elapsed = to_the_end(load, members, work)?;
+    Ok(Phase { cpu_ns: server.cpu_ns()? - before, elapsed })
+}
+
+/// The same; gives how long it took.
+pub fn to_the_end(
+    load: &mut Load,
+    members: usize,
+    work: impl FnOnce(&mut Load) -> Result<u64>,
+) -> Result<Duration> {
     load.begin();
-    let (cpu_ns, start) = (server.cpu_ns()?, Instant::now());
+    let start = Instant::now();
     let messages = work(load)?;
     let expected = messages * members as u64;
     load.run_until(LIMIT, "for the last deliveries", |load| load.deliveries() >= expected)?;
@@ -159,12 +193,11 @@ pub fn phase(
         load.run_until(LIMIT, "for acknowledgements", |load| load.pending() == 0)?;
     }
     let elapsed = start.elapsed();
-    let cpu_ns = server.cpu_ns()? - cpu_ns;
     if load.speech() != Speech::Bare {
         load.verify()?;
     }
     ensure!(load.deliveries() == expected, "{} deliveries, {expected} were due", load.deliveries());
-    Ok(Phase { cpu_ns, elapsed })
+    Ok(elapsed)
 }
 
 /// Keeps `window` messages of each sender in flight for some time; returns how many were said.
