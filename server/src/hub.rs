@@ -11,6 +11,7 @@ mod counts;
 mod doubt;
 mod endings;
 mod hints;
+mod maps;
 mod membership;
 mod peers;
 mod presence;
@@ -22,7 +23,7 @@ mod session;
 mod tests;
 mod versions;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -44,6 +45,7 @@ use crate::store::{
 use acts::Acting;
 pub use counts::Counts;
 use doubt::Doubt;
+use maps::{HashMap, HashSet};
 use peers::Peers;
 use rates::Rates;
 use room::Room;
@@ -463,22 +465,22 @@ impl Hub {
             now: 0,
             serial: 0,
             sessions: Vec::new(),
-            users: HashMap::new(),
-            unheard_of: HashMap::new(),
-            rooms: HashMap::new(),
-            pending: HashMap::new(),
+            users: HashMap::default(),
+            unheard_of: HashMap::default(),
+            rooms: HashMap::default(),
+            pending: HashMap::default(),
             appends: 0,
             append_bytes: 0,
-            restless: HashSet::new(),
-            absent: HashSet::new(),
-            presence_due: HashSet::new(),
-            holes: HashSet::new(),
-            answering: HashSet::new(),
-            refetch: HashSet::new(),
+            restless: HashSet::default(),
+            absent: HashSet::default(),
+            presence_due: HashSet::default(),
+            holes: HashSet::default(),
+            answering: HashSet::default(),
+            refetch: HashSet::default(),
             heads_at: 0,
             in_doubt: false,
             overlooked: Vec::new(),
-            ended: HashMap::new(),
+            ended: HashMap::default(),
             endings: BTreeMap::new(),
             horizon: 0,
             used: Vec::new(),
@@ -531,6 +533,11 @@ impl Hub {
     pub fn counts(&self) -> Counts {
         let (users, rooms, asked) = (self.users.len(), self.rooms.len(), self.pending.len());
         Counts { users, rooms, asked, peers: self.peers.living(), ..self.counts }
+    }
+
+    /// The loaded rooms, and how far their logs were delivered to those who listen.
+    pub fn applied(&self) -> impl Iterator<Item = (RoomId, Seq)> + '_ {
+        self.rooms.iter().filter(|(_, room)| room.loaded).map(|(id, room)| (*id, room.applied))
     }
 
     /// What a connection speaks; `None` if it is gone.
