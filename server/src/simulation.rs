@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
-use shared::model::{Line, Ms};
+use shared::model::{Line, Ms, RoomId, Seq};
 use shared::protocol::CloseCode;
 
 use crate::broker::{Broker, Hint, HubId, Sink, Topic};
@@ -132,10 +132,21 @@ impl Node {
         self.ahead = ahead;
     }
 
-    /// Lets the hub take one input. False if there was none.
-    pub fn step(&mut self) -> bool {
+    /// What the hub takes at the next step.
+    pub fn upcoming(&mut self) -> Option<&Input> {
         let hints = std::mem::take(&mut *self.hints.lock().expect("no test panics while it holds this"));
         self.inbox.extend(hints.into_iter().map(Input::Hint));
+        self.inbox.front()
+    }
+
+    /// How far the hub has delivered the log of each room that it has loaded.
+    pub fn applied(&self) -> Vec<(RoomId, Seq)> {
+        self.hub.applied().collect()
+    }
+
+    /// Lets the hub take one input. False if there was none.
+    pub fn step(&mut self) -> bool {
+        self.upcoming();
         let Some(input) = self.inbox.pop_front() else { return false };
         let mut effects = Vec::new();
         self.hub.handle(self.now, input, &mut effects);
@@ -220,6 +231,15 @@ impl Node {
         if let Some(outputs) = self.outputs.get_mut(&conn) {
             outputs.push(output);
         }
+    }
+
+    pub fn id(&self) -> HubId {
+        self.id
+    }
+
+    /// Publishes a hint in the name of the node, as what answers to HTTP does.
+    pub fn publish(&self, topic: Topic, hint: Hint) {
+        self.broker.publish(self.id, topic, hint);
     }
 
     /// Publishes what an operator announces.

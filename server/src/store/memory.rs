@@ -14,10 +14,18 @@ use super::{Reply, StoreError};
 pub struct MemoryStore {
     secret: [u8; 32],
     state: Arc<Mutex<State>>,
+    line: Arc<Mutex<Line>>,
 }
 
 struct State {
     writer: Writer,
+    /// How many writes there were.
+    writes: u64,
+}
+
+/// The way to the store, on which there can be trouble.
+#[derive(Default)]
+struct Line {
     unavailable: bool,
     answers_to_lose: usize,
 }
@@ -34,24 +42,35 @@ impl MemoryStore {
             made.map(|_| connection).map_err(|_| rusqlite::Error::InvalidQuery)
         });
         let connection = connection.expect("a database in memory needs nothing but memory");
-        let state = State {
-            writer: Writer::new(Connection::Embedded(connection)),
-            unavailable: false,
-            answers_to_lose: 0,
-        };
-        Self { secret, state: Arc::new(Mutex::new(state)) }
+        let state = State { writer: Writer::new(Connection::Embedded(connection)), writes: 0 };
+        Self { secret, state: Arc::new(Mutex::new(state)), line: Arc::default() }
     }
 
-    /// For tests: from now on nothing is read or written, and every answer is `Unavailable`; or all is well
-    /// again.
+    /// For tests: the same store by a way of its own, as from another node. Trouble on one of the ways is none on
+    /// the others.
+    pub fn another_way(&self) -> Self {
+        Self { line: Arc::default(), ..self.clone() }
+    }
+
+    /// For tests: as long as it is the same, so is all that is stored.
+    pub fn writes(&self) -> u64 {
+        self.lock().writes
+    }
+
+    /// For tests: from now on nothing is read or written this way, and every answer is `Unavailable`; or all
+    /// is well again.
     pub fn set_unavailable(&self, unavailable: bool) {
-        self.lock().unavailable = unavailable;
+        self.line().unavailable = unavailable;
     }
 
-    /// For tests: the next `count` writes are done, but answered with `Unavailable`, as when a connection to
+    /// For tests: the next `count` writes this way are done, but answered with `Unavailable`, as when a connection to
     /// a database breaks between the commit and its answer.
     pub fn lose_answers(&self, count: usize) {
-        self.lock().answers_to_lose = count;
+        self.line().answers_to_lose = count;
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -64,11 +83,10 @@ impl Medium for MemoryStore {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, Trouble> + Send + 'static,
     ) -> Reply<T> {
-        let state = self.lock();
-        let answer = if state.unavailable {
+        let answer = if self.line().unavailable {
             Err(switched_off())
         } else {
-            read(&state.writer.connection).map_err(explain)
+            read(&self.lock().writer.connection).map_err(explain)
         };
         Box::pin(std::future::ready(answer))
     }
@@ -78,11 +96,16 @@ impl Medium for MemoryStore {
         _weight: usize,
         write: impl FnOnce(&mut Writer) -> Result<T, Trouble> + Send + 'static,
     ) -> Reply<T> {
-        let mut state = self.lock();
-        let mut answer =
-            if state.unavailable { Err(switched_off()) } else { write(&mut state.writer).map_err(explain) };
-        if state.answers_to_lose > 0 {
-            state.answers_to_lose -= 1;
+        let mut line = self.line();
+        let mut answer = if line.unavailable {
+            Err(switched_off())
+        } else {
+            let mut state = self.lock();
+            state.writes += 1;
+            write(&mut state.writer).map_err(explain)
+        };
+        if line.answers_to_lose > 0 {
+            line.answers_to_lose -= 1;
             answer = Err(StoreError::Unavailable("the answer was lost".into()));
         }
         Box::pin(std::future::ready(answer))
