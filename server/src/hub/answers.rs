@@ -1,10 +1,9 @@
 //! What the store answered, and what that means for who asked.
 
-use std::collections::HashSet;
-
 use shared::model::{Ms, RoomId};
 use shared::protocol::{CloseCode, ErrorCode, Event, Failure, ServerEnvelope};
 
+use super::maps::HashSet;
 use super::membership::{publish_events, tell_membership};
 use super::requests::of_send;
 use super::{Answer, Asker, Effect, Hub, Look, Out, Pending, Ticket, UNAVAILABLE_RETRY_MS};
@@ -111,6 +110,8 @@ impl Hub {
                 if self.still_in(asker, room, "history", out) {
                     let mut events = page.events;
                     if let Some(room) = self.rooms.get(&room) {
+                        // What is behind this may be what the asker is out by, and then what is not for them.
+                        events.retain(|event| event.seq <= room.applied);
                         room.blank_deleted(&mut events);
                     }
                     self.send(asker.conn, &ServerEnvelope::History { room, before, events }, out);

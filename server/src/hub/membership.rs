@@ -346,7 +346,7 @@ impl Hub {
     pub(super) fn deliver(&mut self, now: Ms, id: RoomId, events: Vec<Arc<Logged>>, out: Out) {
         let Some(room) = self.rooms.get(&id) else { return };
         let has_plain = !room.plain.is_empty();
-        for logged in events {
+        for (place, logged) in events.iter().enumerate() {
             let event = &logged.event;
             if let Some(user) = Self::who_is_out(id, &event.kind, event.user.id)
                 && let Some(present) = self.users.get(&user)
@@ -355,8 +355,11 @@ impl Hub {
                 let listening = conns.filter(|conn| {
                     self.session(*conn).is_some_and(|s| s.mode == Mode::Full && s.listens_to(id))
                 });
-                let text = logged.full();
-                out.extend(listening.map(|conn| Effect::Share { conn, text: text.clone() }));
+                // What goes to all listeners goes to those who listen after this step.
+                let texts = events[..=place].iter().map(|logged| logged.full());
+                out.extend(listening.flat_map(|conn| {
+                    texts.clone().map(move |text| Effect::Share { conn, text: text.clone() })
+                }));
                 self.detach(now, user, id, out);
                 // They may be in again since.
                 self.look(Look::Attach { user, room: id }, out);

@@ -64,7 +64,7 @@ pub(super) struct Room {
     /// What waits for the room to be loaded.
     pub waiting: Vec<Waiter>,
     /// Who waits for events to be read of the store, by the `seq` at which they stand.
-    pub resuming: HashMap<Seq, Vec<Asker>>,
+    pub resuming: BTreeMap<Seq, Vec<Asker>>,
     /// Answers to `resume` by epoch and `seq`, as long as `applied` stays as it is.
     answers: HashMap<(u32, Seq), Arc<Encoded>>,
     /// Since when a known event could not be delivered because one before it is missing.
@@ -91,7 +91,7 @@ impl Room {
             presence_told: 0,
             people_text: None,
             waiting: Vec::new(),
-            resuming: HashMap::new(),
+            resuming: BTreeMap::new(),
             answers: HashMap::new(),
             hole_since: None,
             idle_since: now,
@@ -265,6 +265,7 @@ impl Room {
                 }
                 EventKind::Deletion { of } if *of <= info.read || *of > info.head => {}
                 EventKind::Deleted | EventKind::Created | EventKind::Unknown => {}
+                EventKind::Left if event.user.id == reader => return None,
                 // In a conversation the people are a part of how it looks.
                 EventKind::Joined | EventKind::Left | EventKind::Renamed { .. }
                     if matches!(info.kind, RoomKind::Public | RoomKind::Private) => {}
