@@ -3,8 +3,8 @@
 
 use shared::model::{LOBBY, Ms, RoomName, Seq, UserId};
 use shared::protocol::{
-    ClientEnvelope, Event, EventKind, LIST_MAX, Person, Presence, RoomInfo, RoomKind, TYPING_MS, UNREAD_MAX,
-    User,
+    CROWD, ClientEnvelope, Event, EventKind, LIST_MAX, Person, Presence, RoomInfo, RoomKind, TYPING_MS,
+    UNREAD_MAX, User,
 };
 
 use crate::map::Map;
@@ -80,6 +80,9 @@ pub struct Room {
     counted: Seq,
     /// Unread messages after `counted`, and whether they mention the reader.
     later: Vec<(Seq, bool)>,
+    /// Up to which event `info` tells how the room is, but for its counts. Of what is after it not all may be here
+    /// yet: an acknowledgement can come before the events that stand before it.
+    told: Seq,
     /// How often the cursor was set back.
     read_version: u32,
     /// The reader set the cursor back: until they leave the room, what they see counts for nothing.
@@ -121,6 +124,7 @@ impl Room {
             base_mentioned: info.mentioned,
             counted: info.head,
             later: Vec::new(),
+            told: info.head,
             read_version: info.read_version,
             is_held: false,
             want: Want::Nothing,
@@ -176,10 +180,12 @@ impl Room {
             self.timeline = Timeline::new(info.epoch, info.head);
             self.later.clear();
             self.counted = 0;
+            self.told = 0;
             self.new_line = None;
             self.set_back(info.read, info.read_version);
         }
         self.timeline.note_head(info.head);
+        self.told = self.told.max(info.head);
         self.read_taken(info.read, info.read_version);
         self.read = self.read.max(info.read);
         if info.head >= self.counted {
@@ -191,10 +197,17 @@ impl Room {
         self.info = info;
     }
 
+    /// Whether an event tells something of how the room is. What is known is as of some event: those before it
+    /// have nothing to add.
+    pub fn is_news(&self, seq: Seq) -> bool {
+        seq > self.told
+    }
+
     /// Takes a live event.
     pub fn live(&mut self, event: &Event, me: UserId, blocked: &[UserId]) {
         self.typing.retain(|typist| typist.user.id != event.user.id);
-        let is_news = event.seq > self.timeline.head();
+        let is_news = self.is_news(event.seq);
+        self.told = self.told.max(event.seq);
         let info = &mut self.info;
         match &event.kind {
             EventKind::Message { .. } => {
@@ -207,8 +220,14 @@ impl Room {
                     self.later.push((event.seq, mentions(event, me)));
                 }
             }
-            EventKind::Deletion { of } => self.later.retain(|(seq, _)| seq != of),
-            // What is said of the room is as of its head: an older event has nothing to add.
+            EventKind::Deletion { of } => {
+                self.later.retain(|(seq, _)| seq != of);
+                // Whether it is among those that were counted cannot be seen where they are not held.
+                let is_held = self.timeline.is_live() && self.timeline.first() <= self.read + 1;
+                if !is_held && self.base > 0 && (self.read + 1..=self.counted).contains(of) {
+                    self.want_report();
+                }
+            }
             _ if !is_news => {}
             EventKind::Joined => self.came(&event.user, me),
             EventKind::Invited { target } => self.came(target, me),
@@ -252,6 +271,10 @@ impl Room {
     }
 
     fn went(&mut self, user: UserId) {
+        if self.info.owner == Some(user) {
+            // The room is somebody else's now.
+            self.want_report();
+        }
         self.info.people.retain(|other| other.id != user);
         if self.info.id != LOBBY {
             self.people.remove(&user);
@@ -485,7 +508,8 @@ impl Room {
             return None;
         }
         self.asked = Some((newest, now));
-        let after = (!newest).then(|| self.timeline.last());
+        let last = if self.timeline.is_loaded() { self.timeline.last() } else { self.timeline.head() };
+        let after = (!newest).then_some(last);
         Some(ClientEnvelope::Join { room: self.info.id.to_string(), after })
     }
 
@@ -547,6 +571,13 @@ impl Room {
         let ask = if is_online { self.needs(is_shown).map(|newest| self.ask_at(newest)) } else { None };
         let members = self.members_due_at.filter(|_| is_online && is_shown);
         [typing, older, read, ask, members].into_iter().flatten().min()
+    }
+
+    /// The server is to say how the room is. A crowd does not ask all at once: it hears of it some time.
+    fn want_report(&mut self) {
+        if self.want == Want::Nothing && self.online as usize <= CROWD {
+            self.want = Want::Newer;
+        }
     }
 
     /// What has to be asked for: the newest page (true) or what follows the run (false).

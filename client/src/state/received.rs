@@ -247,7 +247,7 @@ impl State {
         let id = event.room;
         self.confirm_all(std::slice::from_ref(&event), effects);
         let (Some(me), Some(room)) = (&self.me, self.rooms.get_mut(&id)) else { return };
-        let is_news = event.seq > room.timeline.head();
+        let is_news = room.is_news(event.seq);
         let renamed = match &event.kind {
             EventKind::Renamed { name } if is_news => Some(User { id: event.user.id, name: name.clone() }),
             _ => None,
