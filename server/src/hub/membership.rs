@@ -1,5 +1,6 @@
 //! Which rooms this hub follows, who listens to them, and how a reader gets what they lack.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use shared::model::{LOBBY, Ms, RoomId, Seq, UserId};
@@ -18,8 +19,8 @@ use crate::store::{Entered, Page, StoreError};
 impl Hub {
     /// The room's state here; a room that is new here is followed and loaded.
     pub(super) fn follow(&mut self, now: Ms, id: RoomId, out: Out) -> &mut Room {
-        if !self.rooms.contains_key(&id) {
-            self.rooms.insert(id, Room::new(now));
+        if let Entry::Vacant(place) = self.rooms.entry(id) {
+            place.insert(Room::new(now));
             out.push(Effect::Follow(Topic::Room(id)));
             let query = Query::EventsBefore { room: id, before: Seq::MAX, limit: PAGE_EVENTS_MAX };
             self.ask(Pending::Load(id), query, out);

@@ -164,9 +164,9 @@ mod tests {
         assert_eq!(outgoing.close(), 1);
         outgoing.open();
         let told = outgoing.take();
-        assert_eq!(told, [doubt.clone()]);
+        assert_eq!(told, std::slice::from_ref(&doubt));
         outgoing.lost(told.iter().map(|(_, hint)| hint));
-        assert_eq!(outgoing.take(), [doubt.clone()]);
+        assert_eq!(outgoing.take(), std::slice::from_ref(&doubt));
         // What there was no space for, behind what there was.
         let accepted = (0..=QUEUE_HINTS_MAX).filter(|_| outgoing.push(Topic::All, Hint::Rules)).count();
         assert_eq!(accepted, QUEUE_HINTS_MAX);
