@@ -109,8 +109,9 @@ impl Run {
     }
 
     /// Puts clients into rooms, as (client, name): the first one of each room makes it. From then on it is
-    /// the events of that room that are checked for the client.
-    pub fn enter(&self, load: &mut Load, places: &[(usize, String)]) -> Result<()> {
+    /// the events of that room that are checked for the client. Gives how long they took to come in.
+    pub fn enter(&self, load: &mut Load, places: &[(usize, String)]) -> Result<Duration> {
+        let start = Instant::now();
         let mut names = HashSet::new();
         let (first, others): (Vec<_>, Vec<_>) =
             places.iter().cloned().partition(|(_, name)| names.insert(name.clone()));
@@ -119,6 +120,7 @@ impl Run {
             room: name.clone(),
             after: None,
         })?);
+        let elapsed = start.elapsed();
         let mut rooms = HashMap::new();
         for (client, id) in seats {
             load.move_to(client, &id)?;
@@ -134,7 +136,7 @@ impl Run {
         load.run_until(LIMIT, "for the rooms' heads", |load| load.joined.len() == rooms.len())?;
         load.joined.clear();
         load.track();
-        Ok(())
+        Ok(elapsed)
     }
 }
 

@@ -67,12 +67,14 @@ fn one(run: &Run, rig: &Rig, name: &str, rows: &mut Vec<Row>) -> Result<()> {
         let case = format!("{} rooms of {members}", people / members);
         let places: Vec<_> =
             (0..people).map(|client| (client, format!("of-{members}-{}", client / members))).collect();
-        run.enter(&mut load, &places)?;
+        let entering = run.enter(&mut load, &places)?;
         let senders: Vec<usize> = (0..people).step_by(members).collect();
         for sender in &senders {
             load.make_sender(*sender);
         }
-        rows.push(idle(run, rig, &mut load, Row::new(SCENARIO, name, format!("{case}, nobody talks")))?);
+        let row = Row::new(SCENARIO, name, format!("{case}, nobody talks"))
+            .with("entries_per_s", people as f64 / entering.as_secs_f64());
+        rows.push(idle(run, rig, &mut load, row)?);
         let warm = Duration::from_millis(run.choose(1_000, 50));
         to_the_end(&mut load, members, |load| fixed_rate(load, &senders, per_second, warm))?;
         let time = Duration::from_millis(run.choose(8_000, 300));
