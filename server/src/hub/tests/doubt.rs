@@ -97,6 +97,46 @@ fn a_session_that_was_ended_while_its_hub_was_cut_off_is_closed_when_it_is_back(
 }
 
 #[test]
+fn who_is_about_to_be_welcomed_when_hints_were_lost_is_told_what_is_true() {
+    for (answered, ends) in [(0, false), (0, true), (1, false), (1, true)] {
+        let (mut world, broker) = two_nodes();
+        let a = world.enrol(1, Role::Member);
+        let at = START + world.now;
+        let session = NewSession { until: at + DAY_MS, ..NewSession::of([101; 32], at) };
+        now(world.store.sign_in(id(1), session, None));
+        let conn = world.nodes[1].connect(Mode::Full, [101; 32], false);
+        world.nodes[1].send(conn, r#"{"type":"hello"}"#);
+        while world.nodes[1].step() {}
+        for _ in 0..answered {
+            world.nodes[1].answer(1);
+            while world.nodes[1].step() {}
+        }
+        broker.cut(SECOND);
+        let rename = json!({"type": "rename", "name": "Zoe"}).to_string();
+        world.nodes[a.0].send(a.1, &rename);
+        world.nodes[a.0].settle();
+        if ends {
+            now(world.store.sign_out([101; 32], false));
+        }
+        broker.mend(SECOND);
+        // The hub looks at everybody before the store has answered.
+        for _ in 0..4 {
+            world.now += 250;
+            let time = world.now;
+            world.nodes[1].tick(time);
+            while world.nodes[1].step() {}
+        }
+        world.pass(1_000);
+        let told = world.take((1, conn));
+        if ends {
+            assert_eq!(told.last(), Some(&closed(CloseCode::Policy)), "{answered}: {told:?}");
+        } else {
+            assert_eq!((&told[0]["type"], &told[0]["user"]["name"]), (&json!("welcome"), &json!("Zoe")));
+        }
+    }
+}
+
+#[test]
 fn who_could_not_tell_what_others_miss_says_so_later() {
     let (mut world, broker) = two_nodes();
     world.enrol(1, Role::Member);

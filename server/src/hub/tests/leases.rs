@@ -230,14 +230,16 @@ fn a_hub_that_is_new_to_a_room_hears_of_all_who_are_there_in_parts() {
 fn a_new_name_in_the_middle_of_a_reload_shows_nobody_as_gone() {
     let (mut world, _) = nodes(2);
     let a = world.join_at(0, 1);
+    world.account(2);
     let b = world.join_at(1, 2);
-    let elsewhere = world.join_at(0, 2);
     world.pass(1_000);
     world.nodes[1].close(b.1);
     world.settle();
     world.changes(a);
-    world.send(elsewhere, json!({"type": "rename", "name": "Zoe"}));
-    world.nodes[0].close(elsewhere.1);
+    // On a page of another device, which has no socket.
+    let (user, _) = now(world.store.rename(id(2), claim("Zoe"), false, START));
+    world.broker.publish(9, Topic::User(id(2)), Hint::Renamed { user });
+    world.settle();
     world.pass(3_000);
     world.join_at(1, 2);
     world.pass(10_000);
@@ -247,17 +249,20 @@ fn a_new_name_in_the_middle_of_a_reload_shows_nobody_as_gone() {
 
 #[test]
 fn a_bot_that_hears_nothing_stays_where_it_is() {
-    let (mut world, _) = nodes(2);
+    let (mut world, _) = nodes(3);
     let a = world.enrol(1, Role::Member);
     let there = world.join_at(1, 2);
     let bot = world.bot(a, &["send"]);
     world.nodes[0].close(a.1);
     world.pass(200_000);
-    let online = world.online(there);
-    assert_eq!(online, 2);
+    assert_eq!(world.online(there), 2);
+    // Also for those who ask only now.
+    let late = world.join_at(2, 3);
+    world.pass(1_000);
+    assert_eq!((world.online(there), world.online(late)), (3, 3));
     world.nodes[0].close(bot.1);
     world.pass(10_000);
-    assert_eq!(world.online(there), 1);
+    assert_eq!((world.online(there), world.online(late)), (2, 2));
 }
 
 /// With random faults and then a doubt, all hubs agree on who is there.
