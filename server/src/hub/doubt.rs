@@ -19,6 +19,10 @@ const BEGUN_PER_TICK: usize = 100;
 /// How long after one look at everybody the next may begin; and after one at the sessions and the heads.
 const PAUSE_MS: Ms = 5_000;
 const SESSIONS_PAUSE_MS: Ms = 1_000;
+/// How often sessions are looked at without a doubt, where hints can be lost: whoever ended one may be cut off
+/// itself. And how often while this hub knows that it is cut off.
+const SESSIONS_EVERY_MS: Ms = 30_000;
+const SESSIONS_CUT_OFF_MS: Ms = 3_000;
 /// How long the first connection of a user waits until the hub hears of the user. Then the user is read twice.
 const FOLLOW_WAIT_MS: Ms = 500;
 /// Tokens in one question.
@@ -40,6 +44,7 @@ pub(super) struct Doubt {
     /// There is a doubt that no look at sessions and heads has met yet.
     is_urgent: bool,
     urgent_not_before: Ms,
+    sessions_at: Ms,
     /// Tokens that could not be looked at.
     tokens: Vec<TokenHash>,
 }
@@ -62,9 +67,12 @@ impl Hub {
     /// Goes on with what there is to look at again.
     pub(super) fn settle_doubt(&mut self, now: Ms, out: Out) {
         self.doubt.begun = 0;
+        let every = if self.peers.is_cut_off() { SESSIONS_CUT_OFF_MS } else { SESSIONS_EVERY_MS };
+        self.doubt.is_urgent |= self.lossy && now - self.doubt.sessions_at >= every;
         if self.doubt.is_urgent && now >= self.doubt.urgent_not_before {
             self.doubt.is_urgent = false;
             self.doubt.urgent_not_before = now + SESSIONS_PAUSE_MS;
+            self.doubt.sessions_at = now;
             self.doubt.tokens = self.known_tokens();
             self.heads_at = now - HEADS_EVERY_MS;
             self.ask_void(out);

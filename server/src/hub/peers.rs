@@ -62,6 +62,11 @@ pub(super) struct Peers {
 }
 
 impl Peers {
+    /// Whether it is known that nothing comes from other processes.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
     /// How many live.
     pub fn living(&self) -> usize {
         self.by_id.values().filter(|peer| peer.standing != Standing::Gone).count()

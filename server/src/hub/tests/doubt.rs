@@ -11,6 +11,16 @@ fn two_nodes() -> (World, Arc<ChaosBroker>) {
 }
 
 impl World {
+    /// A connection to the second node by a session of its own, which has just said hello.
+    fn second_session(&mut self, person: u8) -> Conn {
+        let at = START + self.now;
+        let session = NewSession { until: at + DAY_MS, ..NewSession::of([101; 32], at) };
+        now(self.store.sign_in(id(person), session, None));
+        let conn = self.nodes[1].connect(Mode::Full, [101; 32], false);
+        self.nodes[1].send(conn, r#"{"type":"hello"}"#);
+        conn
+    }
+
     /// What a connection would be welcomed with now, at any node.
     fn rooms_of(&mut self, person: u8) -> Vec<Value> {
         let conn = self.nodes[0].connect(Mode::Full, [person; 32], false);
@@ -73,11 +83,7 @@ fn a_session_that_was_ended_while_its_hub_was_cut_off_is_closed_when_it_is_back(
         let (mut world, broker) = two_nodes();
         world.enrol(1, Role::Member);
         let other = world.join_at(1, 2);
-        let at = START + world.now;
-        let session = NewSession { until: at + DAY_MS, ..NewSession::of([101; 32], at) };
-        now(world.store.sign_in(id(1), session, None));
-        let conn = world.nodes[1].connect(Mode::Full, [101; 32], false);
-        world.nodes[1].send(conn, r#"{"type":"hello"}"#);
+        let conn = world.second_session(1);
         for _ in 0..step {
             while world.nodes[1].step() {}
             world.nodes[1].answer(1);
@@ -133,6 +139,25 @@ fn who_is_about_to_be_welcomed_when_hints_were_lost_is_told_what_is_true() {
         } else {
             assert_eq!((&told[0]["type"], &told[0]["user"]["name"]), (&json!("welcome"), &json!("Zoe")));
         }
+    }
+}
+
+#[test]
+fn an_ended_session_is_found_although_nobody_can_say_so() {
+    // The node at which it is ended is cut off and does not know; or the session's own, which does.
+    for (cut, wait) in [(1, 31_000), (SECOND, 4_000)] {
+        let (mut world, broker) = two_nodes();
+        world.enrol(1, Role::Member);
+        let there = (1, world.second_session(1));
+        world.pass(32_000);
+        world.take(there);
+        broker.cut(cut);
+        broker.notice(cut);
+        let ended = world.act_in_store(1, Act::EndSessions).ended.remove(0);
+        world.broker.publish(1, Topic::All, Hint::Ended(ended));
+        assert_eq!(world.take(there), [Value::Null; 0]);
+        world.pass(wait);
+        assert_eq!(world.take(there).last(), Some(&closed(CloseCode::Policy)), "{cut}");
     }
 }
 
