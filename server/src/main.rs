@@ -110,12 +110,12 @@ async fn serve(config: &Config, certificate: Option<Certificate>) -> anyhow::Res
             Some((listener, Metrics::install()?))
         }
     };
-    let store: Arc<dyn Store> = match &config.database {
-        None => Arc::new(SqliteStore::open(&config.data)?),
+    // A directory is one process's, whatever is in it. The embedded store takes the lock by itself.
+    let (store, _lock): (Arc<dyn Store>, _) = match &config.database {
+        None => (Arc::new(SqliteStore::open(&config.data)?), None),
         Some(address) => {
-            sqlite::private_dir(&config.data)
-                .with_context(|| format!("cannot use the data directory {}", config.data.display()))?;
-            Arc::new(PostgresStore::open(address.as_str())?)
+            let lock = sqlite::lock(&config.data)?;
+            (Arc::new(PostgresStore::open(address.as_str())?), Some(lock))
         }
     };
     let control = Control::open(&config.data)

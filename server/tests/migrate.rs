@@ -76,6 +76,7 @@ fn people_and_programs_find_everything_as_it_was() {
         guest.expect("ack");
     }
     guest.json(&json!({"type": "create", "name": "den"}));
+    guest.find(|value| value["type"] == "joined" && value["room"] != LOBBY);
     let before = guest.read_room(LOBBY, 0);
     assert_seqs_have_no_hole(&before);
 
@@ -185,6 +186,17 @@ fn one_byte_that_is_another_is_noticed() {
         "does not hold what the directory holds: events (room 1) differ",
     );
     refused(&cannot_start(&address), "run `magpie migrate` again");
+}
+
+#[test]
+fn every_node_has_a_directory_of_its_own() {
+    let Some(server) = postgres::shared() else { return };
+    let address = server.database();
+    let first = node(&address);
+    let data = first.data().to_str().unwrap().to_owned();
+    let second = run(&["--listen", "127.0.0.1:0", "--data", &data, "--database", &address]);
+    refused(&second, "in use by another process");
+    assert!(first.data().join("control.sock").exists());
 }
 
 #[test]

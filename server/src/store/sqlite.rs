@@ -362,7 +362,7 @@ fn no_answer() -> StoreError {
 ///
 /// # Errors
 /// Those of the file system.
-pub fn private_dir(dir: &Path) -> std::io::Result<()> {
+fn private_dir(dir: &Path) -> std::io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -370,8 +370,11 @@ pub fn private_dir(dir: &Path) -> std::io::Result<()> {
     builder.create(dir)
 }
 
-/// Makes the directory and takes its lock.
-fn lock(dir: &Path) -> Result<File, OpenError> {
+/// Makes the directory and takes its lock, which lasts as long as the file.
+///
+/// # Errors
+/// `InUse` if another process has it, `Directory`.
+pub fn lock(dir: &Path) -> Result<File, OpenError> {
     let failed = |error| OpenError::Directory { dir: dir.to_owned(), error };
     private_dir(dir).map_err(failed)?;
     let file = private(&dir.join("lock")).map_err(failed)?;
