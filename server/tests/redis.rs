@@ -153,7 +153,7 @@ fn who_asks_hears_the_answers() {
             );
             let answer = loop {
                 match heard.recv_timeout(process::WAIT).expect("an answer") {
-                    Hint::PresenceWanted { .. } => {}
+                    Hint::PresenceWanted { .. } | Hint::Followed { .. } => {}
                     other => break other,
                 }
             };

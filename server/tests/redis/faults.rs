@@ -66,7 +66,11 @@ impl World {
             talk_at: now,
         };
         for side in &mut world.sides {
-            assert!(side.listen(), "welcomed");
+            // A welcome waits until Redis passes on what concerns the user.
+            crate::until("welcomed", || {
+                side.node.settle();
+                side.listen()
+            });
         }
         Some(world)
     }
