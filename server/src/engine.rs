@@ -196,7 +196,12 @@ impl Engine {
         let wake = Arc::new(Notify::new());
         let hints = Hints::new(pressure.clone());
         broker.attach(id, hints.sink(wake.clone()));
-        let hub = Hub::new(id, config.hub, broker.is_lossy() || store.is_shared(), seed);
+        let hub = Hub::new(
+            id,
+            HubConfig { shared_store: store.is_shared(), ..config.hub },
+            broker.is_lossy(),
+            seed,
+        );
         let shard = Shard {
             id,
             hub,

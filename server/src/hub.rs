@@ -104,6 +104,8 @@ pub struct HubConfig {
     pub frame_bytes: usize,
     /// How long a guest's session lasts.
     pub session_ms: Ms,
+    /// Whether other processes may write to the store.
+    pub shared_store: bool,
 }
 
 /// 400 days: longer than that no browser keeps a cookie.
@@ -122,6 +124,7 @@ impl Default for HubConfig {
             message_chars: BODY_CHARS_MAX,
             frame_bytes: FRAME_BYTES_MAX,
             session_ms: SESSION_MS,
+            shared_store: false,
         }
     }
 }

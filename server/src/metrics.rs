@@ -27,7 +27,7 @@ use crate::health::{Health, Part};
 
 /// From a message's way to the store to its being durable, per batch.
 pub const COMMIT_SECONDS: &str = "magpie_commit_seconds";
-/// Messages and other events that are durable, of this process.
+/// Appends that the store acknowledged, repeated ones too.
 pub const COMMITTED: &str = "magpie_committed_total";
 /// Upper bounds of the classes of commits, in seconds.
 const COMMIT_CLASSES: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -83,7 +83,7 @@ const LEVELS: [Reading<Counts>; 9] = [
     reading("magpie_hints_waiting", "Hints that wait for a hub", |c| c.hints_waiting as f64),
     reading("magpie_backlogs", "Connections that do not take what they are owed", |c| c.backlogs as f64),
     reading("magpie_backlog_bytes", "Bytes that wait for them", |c| c.backlog_bytes as f64),
-    reading("magpie_peers", "Workers of other processes that are heard of", |c| c.hub.peers as f64),
+    reading("magpie_peers", "Other workers that are heard of, of any process", |c| c.hub.peers as f64),
 ];
 
 /// What the engines have counted.
@@ -101,15 +101,19 @@ const SUMS: [Reading<Counts>; 11] = [
     reading("magpie_heads_behind_total", "Rooms found behind by comparing heads", |c| {
         c.hub.heads_behind as f64
     }),
-    reading("magpie_doubts_total", "Times that hints may have been lost", |c| c.hub.doubts as f64),
+    reading("magpie_doubts_total", "Times that hints may have been lost, for each worker", |c| {
+        c.hub.doubts as f64
+    }),
     reading("magpie_users_reread_total", "Users read again for that", |c| c.hub.users_reread as f64),
     reading("magpie_sessions_voided_total", "Sessions found void by that", |c| c.hub.sessions_voided as f64),
     reading("magpie_hints_dropped_total", "Hints of others dropped because too many waited", |c| {
         c.hints_dropped as f64
     }),
-    reading("magpie_peers_lost_total", "Workers of other processes taken for dead", |c| {
-        c.hub.peers_lost as f64
-    }),
+    reading(
+        "magpie_peers_lost_total",
+        "Workers of other processes taken for dead, for each worker here",
+        |c| c.hub.peers_lost as f64,
+    ),
     reading("magpie_presence_reasked_total", "Rooms whose presence was asked for again", |c| {
         c.hub.presence_reasked as f64
     }),
@@ -143,7 +147,7 @@ impl<T> Reading<T> {
 
 fn describe() {
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "From handing a batch to the store to its answer");
-    describe_counter!(COMMITTED, "Messages and other events of this process that are durable");
+    describe_counter!(COMMITTED, "Appends that the store acknowledged, repeated ones too");
     describe_gauge!("magpie_connections", "Connections of any kind");
     describe_gauge!("magpie_ready", "Whether a part is well: server (0 while going down), store, broker");
     describe_gauge!("magpie_build_info", "1, with the version as a label");

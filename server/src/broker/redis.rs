@@ -238,11 +238,15 @@ impl Link {
         }
     }
 
-    /// From now on hints are sent, and come: what came before, the hubs may have missed.
+    /// What came before now the hubs may have missed.
+    fn doubt(&self) {
+        self.local.deliver(Topic::All, Hint::Doubt, Via::Process);
+    }
+
+    /// From now on hints are sent.
     fn connected(&self) {
         lock(&self.outgoing).open();
         self.to_send.notify_one();
-        self.local.deliver(Topic::All, Hint::Doubt, Via::Process);
         let trouble = lock(&self.trouble).take();
         add(&self.counters.connections, 1);
         let lasted_ms = trouble.map_or(0, |trouble| trouble.since.elapsed().as_millis() as u64);

@@ -171,6 +171,12 @@ impl Hub {
                 self.refuse(asker, request, None, &error, out);
             }
             (Pending::Reread { asker, room, .. }, Err(error)) => {
+                if let (StoreError::NotFound, Some(user)) = (&error, self.user_of(asker.conn))
+                    && user.changed_at <= ticket
+                {
+                    // They listened while it was asked.
+                    self.detach(now, user.user.id, room, out);
+                }
                 self.refuse(asker, "join", Some(room), &error, out);
             }
             (Pending::History { asker, room, .. }, Err(error)) => {

@@ -61,7 +61,7 @@ impl Hub {
         session.grant =
             identity.scopes.map(|scopes| Box::new(Grant { scopes, only_room: identity.only_room }));
         let token = session.token;
-        self.doubt_identity(ticket, token, out);
+        self.doubt_identity(now, ticket, token, out);
         self.ask_account_when_followed(now, asker, identity.user, out);
     }
 

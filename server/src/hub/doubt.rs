@@ -23,6 +23,8 @@ const SESSIONS_PAUSE_MS: Ms = 1_000;
 /// itself. And how often while this hub knows that it is cut off.
 const SESSIONS_EVERY_MS: Ms = 30_000;
 const SESSIONS_CUT_OFF_MS: Ms = 3_000;
+/// How often everybody is looked at while nothing comes from other processes.
+const EVERYBODY_CUT_OFF_MS: Ms = 30_000;
 /// How long the first connection of a user waits until the hub hears of the user. Then the user is read twice.
 const FOLLOW_WAIT_MS: Ms = 500;
 /// Tokens in one question.
@@ -45,8 +47,11 @@ pub(super) struct Doubt {
     is_urgent: bool,
     urgent_not_before: Ms,
     sessions_at: Ms,
-    /// Tokens that could not be looked at.
+    everybody_at: Ms,
+    /// Tokens to be looked at; whether some are just now; and when the others may be, after the store failed.
     tokens: Vec<TokenHash>,
+    is_asking: bool,
+    tokens_not_before: Ms,
 }
 
 impl Hub {
@@ -54,6 +59,11 @@ impl Hub {
     pub(super) fn doubt(&mut self, now: Ms) {
         self.counts.doubts += 1;
         self.listen_to_peers(now);
+        self.look_at_all();
+    }
+
+    /// Everything that hints tell of is to be looked at.
+    pub(super) fn look_at_all(&mut self) {
         // What the store is being asked may be answered as it was before.
         self.serial += 1;
         for present in self.users.values_mut() {
@@ -67,16 +77,19 @@ impl Hub {
     /// Goes on with what there is to look at again.
     pub(super) fn settle_doubt(&mut self, now: Ms, out: Out) {
         self.doubt.begun = 0;
-        let every = if self.peers.is_cut_off() { SESSIONS_CUT_OFF_MS } else { SESSIONS_EVERY_MS };
-        self.doubt.is_urgent |= self.lossy && now - self.doubt.sessions_at >= every;
+        // Cut off, or without a broker between processes.
+        let is_alone = self.peers.is_cut_off() || self.config.shared_store && !self.lossy;
+        let every = if is_alone { SESSIONS_CUT_OFF_MS } else { SESSIONS_EVERY_MS };
+        self.doubt.is_urgent |= (self.lossy || is_alone) && now - self.doubt.sessions_at >= every;
+        self.doubt.is_open |= is_alone && now - self.doubt.everybody_at >= EVERYBODY_CUT_OFF_MS;
         if self.doubt.is_urgent && now >= self.doubt.urgent_not_before {
             self.doubt.is_urgent = false;
             self.doubt.urgent_not_before = now + SESSIONS_PAUSE_MS;
             self.doubt.sessions_at = now;
             self.doubt.tokens = self.known_tokens();
             self.heads_at = now - HEADS_EVERY_MS;
-            self.ask_void(out);
         }
+        self.ask_void(now, out);
         if now < self.doubt.not_before {
             return;
         }
@@ -84,11 +97,11 @@ impl Hub {
         if self.doubt.is_open && is_idle && now >= self.doubt.next_at {
             self.doubt.is_open = false;
             self.doubt.next_at = now + PAUSE_MS;
+            self.doubt.everybody_at = now;
             self.doubt.users = self.users.keys().copied().collect();
             let rooms: Vec<RoomId> = self.rooms.keys().copied().collect();
             self.peers.ask(rooms.into_iter());
         }
-        self.ask_void(out);
         self.read_doubted(out);
     }
 
@@ -112,7 +125,11 @@ impl Hub {
         }
         match self.unheard_of.remove(&user) {
             Some((_, askers)) => askers.into_iter().for_each(|asker| self.ask_account(asker, user, out)),
-            None => self.doubt.users.push(user),
+            None => {
+                // They may just be about to be welcomed with what was read before.
+                self.note_change(user);
+                self.doubt.users.push(user);
+            }
         }
     }
 
@@ -134,25 +151,30 @@ impl Hub {
         tokens
     }
 
-    /// Asks which of the tokens that are to be looked at are void.
-    fn ask_void(&mut self, out: Out) {
-        for tokens in std::mem::take(&mut self.doubt.tokens).chunks(TOKENS_MAX) {
-            let tokens = tokens.to_vec();
-            self.ask(Pending::Void(tokens.clone()), Query::Void { tokens }, out);
+    /// Asks which of the tokens that are to be looked at are void, one question after the other.
+    fn ask_void(&mut self, now: Ms, out: Out) {
+        let Doubt { tokens, is_asking, tokens_not_before, .. } = &mut self.doubt;
+        if *is_asking || tokens.is_empty() || now < *tokens_not_before {
+            return;
         }
+        *is_asking = true;
+        let tokens = tokens.split_off(tokens.len().saturating_sub(TOKENS_MAX));
+        self.ask(Pending::Void(tokens.clone()), Query::Void { tokens }, out);
     }
 
     /// A connection was identified by an answer to the question of this ticket.
-    pub(super) fn doubt_identity(&mut self, ticket: Ticket, token: TokenHash, out: Out) {
+    pub(super) fn doubt_identity(&mut self, now: Ms, ticket: Ticket, token: TokenHash, out: Out) {
         if ticket <= self.doubt.raised_at {
             // Its session may have been ended since, and the hint of that lost.
             self.doubt.tokens.push(token);
-            self.ask_void(out);
+            self.ask_void(now, out);
         }
     }
 
     /// These let nobody in any more, although nobody said so.
     pub(super) fn voided(&mut self, now: Ms, tokens: Vec<TokenHash>, out: Out) {
+        self.doubt.is_asking = false;
+        self.ask_void(now, out);
         if tokens.is_empty() {
             return;
         }
@@ -170,8 +192,9 @@ impl Hub {
 
     /// The store did not say which of these are void.
     pub(super) fn not_voided(&mut self, now: Ms, tokens: Vec<TokenHash>) {
+        self.doubt.is_asking = false;
         self.doubt.tokens.extend(tokens);
-        self.doubt.not_before = now + HEADS_EVERY_MS;
+        self.doubt.tokens_not_before = now + HEADS_EVERY_MS;
     }
 
     /// A user was read again.

@@ -62,11 +62,11 @@ impl Hub {
                 }
             }
             Hint::Renamed { user } => {
-                let Some(present) = self.users.get_mut(&user.id) else { return };
-                present.user = user.clone();
-                self.note_change(user.id);
-                self.to_user(user.id, &ServerEnvelope::Renamed { user: user.clone() }, out);
-                self.tell_presence(user.id, true, out);
+                // It may be a late one, of a name that is theirs no more.
+                if self.users.get(&user.id).is_some_and(|present| present.user != user) {
+                    self.note_change(user.id);
+                    self.look(Look::Account { user: user.id }, out);
+                }
             }
             Hint::Membership { user, room, member: true } => {
                 self.note_change(user);
@@ -132,7 +132,7 @@ impl Hub {
                 self.look(look, out);
             }
             let is_in_doubt = std::mem::take(&mut self.in_doubt);
-            if (self.lossy || is_in_doubt) && !self.rooms.is_empty() {
+            if (self.lossy || self.config.shared_store || is_in_doubt) && !self.rooms.is_empty() {
                 let rooms: Vec<RoomId> = self.rooms.keys().copied().collect();
                 self.ask(Pending::Heads(rooms.clone()), Query::Heads { rooms }, out);
             }

@@ -262,6 +262,10 @@ impl Hub {
             }
             is_new
         });
+        if is_new {
+            // Whoever was asked for their rooms before may not name it.
+            self.note_change(user);
+        }
         let room = self.follow(now, id, out);
         if room.loaded {
             self.listen(asker.conn, id);

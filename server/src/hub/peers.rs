@@ -17,6 +17,8 @@ const ALIVE_EVERY_MS: Ms = 5_000;
 /// How long a hub counts as living after it last said so. With the time that it takes to look, its people are
 /// offline within 30 s of its death.
 const LEASE_MS: Ms = 25_000;
+/// A longer time between two looks at the peers is a pause of this process, or of its machine.
+const PAUSE_MS: Ms = 5_000;
 /// How long a change of presence is named: longer than a lease, so that whoever hears of a hub at all hears of
 /// its changes.
 const CHANGES_NAMED_MS: Ms = 35_000;
@@ -52,6 +54,7 @@ pub(super) struct Peers {
     /// Nothing comes from other processes.
     is_cut_off: bool,
     told_at: Option<Ms>,
+    looked_at: Ms,
     is_leaving: bool,
     /// The number of the last change of presence here.
     version: PresenceVersion,
@@ -159,6 +162,11 @@ impl Hub {
         if !self.lossy {
             return;
         }
+        let paused = now - std::mem::replace(&mut self.peers.looked_at, now);
+        if paused > PAUSE_MS {
+            // This process did not run: that it heard of nobody means nothing.
+            self.peers.by_id.values_mut().for_each(|peer| peer.until += paused);
+        }
         let is_due = self.peers.told_at.is_none_or(|at| now - at >= ALIVE_EVERY_MS);
         if is_due && !self.peers.is_leaving {
             self.peers.told_at = Some(now);
@@ -206,6 +214,10 @@ impl Hub {
             }
             !is_over
         });
+        if given_up.iter().any(|(_, standing)| *standing == Standing::Living) {
+            // What it did last it may not have told anybody.
+            self.look_at_all();
+        }
         for (origin, standing) in given_up {
             self.counts.peers_lost += u64::from(standing == Standing::Living);
             let rooms: Vec<RoomId> = self.rooms.keys().copied().collect();

@@ -91,6 +91,9 @@ async fn session(link: &Link) -> Result<(), Broken> {
         subscriber.look().await?;
         beats.beat(link, publisher.clone()).await?;
         link.connected();
+        // What was followed since was taken for heard of, as nothing came.
+        subscriber.look().await?;
+        link.doubt();
         Ok::<(), Broken>(())
     };
     let receiving = receive(link, stream, &beats);
@@ -220,6 +223,8 @@ impl Subscriber<'_> {
         let users: Vec<UserId> = wanted.iter().filter_map(|topic| topic.user()).collect();
         wanted.retain(|topic| self.subscribed.insert(*topic));
         unwanted.retain(|topic| self.subscribed.remove(topic));
+        // The process's first hub: it has not heard what everybody was told.
+        let is_first = wanted.contains(&Topic::All);
         let channels = |topics: &[Topic]| topics.iter().map(|t| link.channels.topic(*t)).collect::<Vec<_>>();
         for topics in wanted.chunks(SUBSCRIBE_MAX) {
             in_time(ANSWER_WAIT, self.sink.subscribe(channels(topics))).await?;
@@ -230,6 +235,9 @@ impl Subscriber<'_> {
         link.counters.subscriptions.store(self.subscribed.len() as u64, Ordering::Relaxed);
         self.seen.tell(count);
         users.into_iter().for_each(|user| link.followed(user));
+        if is_first && lock(&link.trouble).is_none() {
+            link.doubt();
+        }
         Ok(())
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Outgoing {
     is_open: bool,
     /// Something was dropped that others will not find out by themselves.
     is_owing: bool,
+    /// Such a hint was sent over this connection: whether anybody heard it is not known when it ends.
+    is_unsure: bool,
 }
 
 impl Outgoing {
@@ -37,6 +39,7 @@ impl Outgoing {
     pub fn close(&mut self) -> usize {
         let hints = std::mem::take(&mut self.hints);
         (self.bytes, self.is_open) = (0, false);
+        self.is_owing |= std::mem::take(&mut self.is_unsure);
         self.lost(hints.iter().map(|(_, hint)| hint));
         hints.len()
     }
@@ -54,13 +57,13 @@ impl Outgoing {
         true
     }
 
-    /// The next hints to send; none if none wait. When all have been sent that there was space for, those are
-    /// told who may miss one of the others.
+    /// The next hints to send; none if none wait. Behind them those are told who may miss one that was dropped.
     pub fn take(&mut self) -> Vec<(Topic, Hint)> {
         let count = self.hints.len().min(BATCH_HINTS_MAX);
         let mut batch: Vec<_> = self.hints.drain(..count).collect();
         self.bytes -= batch.iter().map(|(_, hint)| hint.weight()).sum::<usize>();
-        if self.hints.is_empty() && std::mem::take(&mut self.is_owing) {
+        self.is_unsure |= batch.iter().any(|(_, hint)| hint.is_missed());
+        if std::mem::take(&mut self.is_owing) {
             batch.push((Topic::All, Hint::Doubt));
         }
         batch

@@ -35,6 +35,11 @@ impl Connection {
         }
     }
 
+    /// Whether it is to a server, which is far away.
+    pub fn is_server(&self) -> bool {
+        matches!(self, Self::Server(_))
+    }
+
     /// The one of two statements that this database understands, or understands best.
     pub fn dialect<'s>(&self, embedded: &'s str, server: &'s str) -> &'s str {
         match self {

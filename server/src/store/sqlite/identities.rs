@@ -48,6 +48,19 @@ pub(super) fn identity(
 /// Those of the tokens that are no session's and no bot's, or of one that was ended.
 pub(super) fn void(connection: &Connection, tokens: Vec<TokenHash>) -> Result<Vec<TokenHash>, Trouble> {
     let mut void = Vec::new();
+    if connection.is_server() {
+        // Each statement is a journey there and back.
+        let sql = "SELECT t FROM (SELECT substr(?1, place * 32 + 1, 32) AS t
+                 FROM generate_series(0, octet_length(?1) / 32 - 1) AS place) AS asked
+             WHERE NOT EXISTS (SELECT 1 FROM sessions s WHERE s.token = t AND s.until > ?2)
+               AND NOT EXISTS (SELECT 1 FROM tokens b WHERE b.token = t AND b.until > ?2)";
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params![tokens.as_flattened(), ENDED])?;
+        while let Some(row) = rows.next()? {
+            void.push(token(row, 0)?);
+        }
+        return Ok(void);
+    }
     for token in tokens {
         let mut is_live = false;
         for sql in [
