@@ -167,20 +167,20 @@ impl PostgresStore {
             secret,
         };
         for place in 0..READERS {
-            let (mut node, queue) = (Node::new(&servers), store.reads.clone());
+            let (mut node, queue) = (Node::new(&servers), store.reads.taker());
             store.start(&format!("store-read-{place}"), move || {
                 while let Some(reads) = queue.take_part(READERS, READ_BATCH_MAX) {
                     node.read(reads);
                 }
             })?;
         }
-        let (mut node, queue) = (Node::new(&servers), store.appends.clone());
+        let (mut node, queue) = (Node::new(&servers), store.appends.taker());
         store.start("store-append", move || {
             while let Some(batch) = queue.take_some(APPENDS_MAX) {
                 node.append(batch);
             }
         })?;
-        let (mut node, queue) = (Node::new(&servers), store.small.clone());
+        let (mut node, queue) = (Node::new(&servers), store.small.taker());
         store.start("store-small", move || {
             while let Some(mut batch) = queue.take_some(SMALL_BATCH_MAX) {
                 batch.sort_by_key(|waiting| waiting.job.key);
@@ -189,7 +189,7 @@ impl PostgresStore {
                 node.change(SHARED, changes.collect());
             }
         })?;
-        let (mut node, queue) = (Node::new(&servers), store.changes.clone());
+        let (mut node, queue) = (Node::new(&servers), store.changes.taker());
         store.start("store-change", move || {
             while let Some(batch) = queue.take_some(CHANGE_BATCH_MAX) {
                 node.change(ALONE, batch);

@@ -152,7 +152,7 @@ impl SqliteStore {
             let connection = rusqlite::Connection::open_with_flags(&path, flags).map_err(database)?;
             configure(&connection, "PRAGMA query_only = ON;").map_err(database)?;
             let connection = Connection::Embedded(connection);
-            let reads = store.reads.clone();
+            let reads = store.reads.taker();
             let run = move || {
                 while let Some(reads) = reads.take_part(READERS, READ_BATCH_MAX) {
                     read_all(&connection, reads);
@@ -161,7 +161,7 @@ impl SqliteStore {
             store.readers.start(&format!("store-read-{place}"), run).map_err(OpenError::Thread)?;
         }
         let writer = Writer::new(Connection::Embedded(connection));
-        let writes = store.writes.clone();
+        let writes = store.writes.taker();
         store.writer.start("store-write", move || writer.run(&writes)).map_err(OpenError::Thread)?;
         Ok(store)
     }

@@ -1,6 +1,7 @@
 //! Bounded work queues and the threads that empty them. They must not know what the work is.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -78,8 +79,38 @@ impl<J> Queue<J> {
         self.wake.notify_all();
     }
 
+    /// For whoever takes work: when they are gone, in whatever way, nobody must wait for them.
+    pub(in crate::store) fn taker(self: &Arc<Self>) -> Taker<J> {
+        Taker(self.clone())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A queue as its thread holds it. A thread ends when the queue is closed and empty, or by a panic: then the queue
+/// is closed with it, and what waits is dropped, which is an answer, where a silent queue would be none.
+pub(in crate::store) struct Taker<J>(Arc<Queue<J>>);
+
+impl<J> Deref for Taker<J> {
+    type Target = Queue<J>;
+
+    fn deref(&self) -> &Queue<J> {
+        &self.0
+    }
+}
+
+impl<J> Drop for Taker<J> {
+    fn drop(&mut self) {
+        self.0.close();
+        if std::thread::panicking() {
+            let mut state = self.0.lock();
+            state.waiting = 0;
+            let left = std::mem::take(&mut state.jobs);
+            drop(state);
+            drop(left);
+        }
     }
 }
 
@@ -112,5 +143,33 @@ impl Threads {
 
     fn lock(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::{Queue, Threads};
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_ended_in_a_panic() {
+        let queue = Queue::<Receiver<()>>::new(10);
+        let (go, gone) = (channel(), channel::<()>());
+        queue.put(1, go.1).unwrap();
+        let threads = Threads::new();
+        let taker = queue.taker();
+        let work = move || {
+            let first = taker.take_some(1).unwrap().remove(0);
+            // Until there is a job that waits.
+            first.recv().unwrap();
+            panic!("an error in Magpie");
+        };
+        threads.start("store-test", work).unwrap();
+        queue.put(1, gone.1).unwrap();
+        go.0.send(()).unwrap();
+        threads.join();
+        assert!(gone.0.send(()).is_err(), "the job is dropped");
+        assert!(queue.put(1, channel().1).is_err());
     }
 }
