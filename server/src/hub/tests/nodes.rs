@@ -103,3 +103,30 @@ fn what_was_written_without_an_answer_reaches_everybody() {
     world.pass(6_000);
     assert_eq!(bodies(&world.told(b, "event")), ["hello"]);
 }
+
+#[test]
+fn who_is_taken_out_unheard_gets_all_that_was_said_before_and_nothing_after() {
+    let chaos = Chaos { lose: 1.0, ..Chaos::default() };
+    let mut world = World::with(2, UNLIMITED, Arc::new(ChaosBroker::new(7, chaos)));
+    let a = world.enrol(1, Role::Member);
+    world.account(2);
+    let room = world.room(a, true, &[2]);
+    let b = world.join_at(1, 2);
+    world.say(a, room, "before");
+    world.act(a, json!({"act": "remove", "room": room, "user": id(2)}));
+    world.say(a, room, "after");
+    // The other node has not heard of it yet.
+    let page = world.ask(b, json!({"type": "history", "room": room, "before": 1_000}));
+    assert_eq!(
+        (page["type"].as_str(), bodies(page["events"].as_array().unwrap())),
+        (Some("history"), vec![])
+    );
+    world.pass(4_000);
+    let told = world.take(b);
+    let is_of_log = |value: &&Value| value["room"] == json!(room) && value["type"] != "presence";
+    let events: Vec<&Value> = told.iter().filter(is_of_log).collect();
+    let kinds: Vec<&str> =
+        events.iter().map(|value| value["kind"].as_str().or(value["type"].as_str()).unwrap()).collect();
+    assert_eq!(kinds, ["message", "removed", "left"]);
+    assert_eq!(events[0]["body"], "before");
+}
