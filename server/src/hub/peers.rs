@@ -4,11 +4,12 @@
 //! for gone. With that it names the rooms in which presence changed lately, so that who missed a change asks for
 //! the whole of that room, and of no other. While the broker knows that it is cut off, nobody is given up.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use shared::model::{Ms, RoomId, UserId};
 use shared::protocol::{CROWD, Person, Presence};
 
+use super::maps::HashMap;
 use super::{ABSENCE_GRACE_MS, Effect, Hub, Out};
 use crate::broker::{Hint, HubId, PresenceVersion, Topic};
 

@@ -3,8 +3,9 @@
 //! A peer's changes are a chain: each names the one before it in that room. Whoever sees the chain broken knows
 //! that something was missed, and asks for the whole. Pure: it must not know who is present.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
+use super::maps::HashMap;
 use crate::broker::{HubId, PresenceVersion};
 
 #[derive(Debug, Default)]
