@@ -7,7 +7,7 @@ use shared::protocol::{
 };
 use shared::rights::{Right, Role, Standing};
 
-use super::{BOOKS, Client, T0, empty, failure, info, joined, message, reference, user, welcome};
+use super::{BOOKS, Client, T0, empty, failure, info, join, joined, message, reference, user, welcome};
 use crate::link::Phase;
 use crate::route::Route;
 use crate::rows::{Row, Standing as Place};
@@ -392,4 +392,42 @@ fn people_who_come_and_go_are_listed() {
     assert_eq!((ids(&client), client.state.rooms[&BOOKS].members), (vec![1, 2, 3], 3));
     client.receive(event(BOOKS, 2, 1, EventKind::Removed { target: user(2) }));
     assert_eq!((ids(&client), client.state.rooms[&BOOKS].members), (vec![1, 3], 2));
+}
+
+#[test]
+fn an_event_that_comes_behind_its_successors_acknowledgement_still_tells_how_the_room_is() {
+    let group = RoomInfo {
+        people: vec![user(2), user(3)],
+        name: None,
+        kind: RoomKind::Group,
+        owner: Some(UserId::from_bits(1)),
+        ..info(BOOKS, 1, 1)
+    };
+    let mut client = Client::online(0, 0);
+    client.receive(ServerEnvelope::Room { info: group });
+    let removed = event(BOOKS, 2, 1, EventKind::Removed { target: user(3) });
+    client.receive(ServerEnvelope::Ack { reference: reference(1), room: BOOKS, seq: 3, at: T0 });
+    client.receive(removed);
+    assert_eq!(client.state.rooms[&BOOKS].info.people, [user(2)]);
+}
+
+#[test]
+fn what_an_event_may_have_changed_unseen_is_asked_for() {
+    // An unread message that is not held is deleted.
+    let mut client = Client::online(0, 0);
+    client.receive(ServerEnvelope::Room { info: info(BOOKS, 4, 1) });
+    let books = BOOKS.to_string();
+    client.check_frame(event(BOOKS, 5, 2, EventKind::Deletion { of: 1 }), &[]);
+    client.check_frame(event(BOOKS, 6, 2, EventKind::Deletion { of: 3 }), &[join(&books, Some(6))]);
+    client.receive(joined(RoomInfo { unread: 2, ..info(BOOKS, 6, 1) }, Some(6), 7..=6));
+    assert_eq!(client.unread(BOOKS), 2);
+    // The owner leaves.
+    let owned = RoomInfo { owner: Some(UserId::from_bits(2)), ..info(BOOKS, 6, 6) };
+    client.receive(ServerEnvelope::Room { info: owned.clone() });
+    client.check_frame(event(BOOKS, 7, 3, EventKind::Left), &[]);
+    client.check_frame(event(BOOKS, 8, 2, EventKind::Left), &[join(&books, Some(8))]);
+    // Of a crowd nobody asks.
+    client.receive(ServerEnvelope::Room { info: owned });
+    client.receive(ServerEnvelope::Presence { room: BOOKS, online: 101, people: Vec::new() });
+    client.check_frame(event(BOOKS, 9, 2, EventKind::Left), &[]);
 }
