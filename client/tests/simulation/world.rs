@@ -1,7 +1,9 @@
-//! The world of one plan: nodes on one store, browsers with their storage, and the links between them. It
-//! carries out what it is told; it must not decide what happens when.
+//! The world of one plan: nodes on one store, browsers with their storage, and time. It carries out what it is
+//! told; it must not decide what happens when.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use client::link::Phase;
@@ -9,44 +11,23 @@ use client::outbox::Unsent;
 use client::route::Route;
 use client::state::{Effect, Input, State};
 use fastrand::Rng;
-use server::broker::Broker;
 use server::broker::chaos::ChaosBroker;
 use server::broker::memory::MemoryBroker;
-use server::hub::{Conn, HubConfig, Mode};
-use server::simulation::{Node, Output, START};
+use server::broker::{Broker, HubId};
+use server::hub::HubConfig;
+use server::simulation::{Node, START};
 use server::store::memory::MemoryStore;
+use server::store::{NewSession, Store};
 use shared::model::{Ms, Ref, RoomId, UserId};
 use shared::protocol::{ClientEnvelope, encode};
 
-/// A connection without a close frame (RFC 6455 §7.4.1).
-pub const CLOSE_ABNORMAL: u16 = 1006;
+use super::ledger::{Ledger, now};
+use super::links::{Cut, Link};
+use super::sight::Heard;
 
-/// How a link ends.
-#[derive(Clone, Copy, Debug)]
-pub enum Cut {
-    /// Both sides learn of it; what is under way is lost.
-    Clean,
-    /// The client learns of it; what it has sent may still arrive.
-    ClientFirst,
-    /// The server learns of it; what it has sent may still arrive.
-    ServerFirst,
-    /// The server learns of it, the client must find out.
-    Silent,
-}
-
-/// A client's socket with what is under way on it.
-#[derive(Default)]
-pub struct Link {
-    pub node: usize,
-    /// The connection at the node, once it is open.
-    pub conn: Option<Conn>,
-    pub up: VecDeque<String>,
-    pub down: VecDeque<Output>,
-    /// The node knows it no more.
-    pub is_orphan: bool,
-    /// Nothing comes through any more, and nobody says so.
-    pub is_dead: bool,
-}
+/// A node that runs lets no more time than this pass between two looks at its clock; here the next look may be
+/// later, but what is due soon is not done together with what is due much later.
+const SOON_MS: Ms = 300;
 
 /// A browser with one tab of the page.
 pub struct Client {
@@ -57,6 +38,10 @@ pub struct Client {
     pub drafts: BTreeMap<RoomId, String>,
     pub route: Route,
     pub is_asleep: bool,
+    /// The person has closed the page and does not come back.
+    pub is_gone: bool,
+    /// To which nodes there is no way.
+    pub unreachable: Vec<bool>,
     /// What this browser's clock is ahead.
     pub skew_ms: Ms,
     /// After so many effects the tab is closed.
@@ -64,7 +49,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(token: u8, route: Route) -> Self {
+    fn new(token: u8, route: Route, nodes: usize) -> Self {
         Self {
             token,
             state: State::new(0),
@@ -73,9 +58,17 @@ impl Client {
             drafts: BTreeMap::new(),
             route,
             is_asleep: false,
+            is_gone: false,
+            unreachable: vec![false; nodes],
             skew_ms: 0,
             effects_left: None,
         }
+    }
+
+    /// What the page has to send for the one who uses it now.
+    pub fn unsent(&self) -> impl Iterator<Item = &Unsent> {
+        let me = self.state.me.as_ref().map(|me| me.id);
+        self.storage.values().filter(move |unsent| Some(unsent.user) == me)
     }
 }
 
@@ -93,36 +86,79 @@ pub struct Sent {
     pub was_confirmed: bool,
 }
 
+/// How a run is followed.
+#[derive(Clone, Default)]
+pub enum Voice {
+    #[default]
+    Silent,
+    /// Everything is printed.
+    Loud,
+    /// Everything goes into a hash.
+    Hashed(DefaultHasher),
+}
+
+impl Voice {
+    pub fn is_loud(&self) -> bool {
+        !matches!(self, Voice::Silent)
+    }
+}
+
 /// What a plan decides beforehand.
 pub struct Setting {
     pub nodes: usize,
-    pub tokens: Vec<u8>,
+    /// A session for each browser, and whose account it is, if it is no guest's.
+    pub tokens: Vec<(u8, Option<UserId>)>,
     pub config: HubConfig,
     pub lossy: bool,
-    pub verbose: bool,
+    pub voice: Voice,
+    pub store: MemoryStore,
 }
 
 pub struct World {
     pub rng: Rng,
     pub now: Ms,
     pub store: MemoryStore,
+    /// Each node's own way to the store.
+    pub ways: Vec<MemoryStore>,
     pub broker: Arc<dyn Broker>,
     pub chaos: Option<Arc<ChaosBroker>>,
     pub config: HubConfig,
     pub nodes: Vec<Option<Node>>,
+    /// How many nodes were started.
+    starts: HubId,
+    /// Which nodes are cut off from the broker.
+    pub cut_off: Vec<bool>,
+    /// What the clocks of the machines are ahead.
+    pub ahead: Vec<Ms>,
+    pub heard: Vec<Heard>,
+    pub ledger: Ledger,
     pub clients: Vec<Client>,
     /// Links that their clients have given up and the nodes still know.
     pub orphans: Vec<Link>,
-    pub sent: HashMap<Ref, Sent>,
+    pub sent: BTreeMap<Ref, Sent>,
     pub refs: u64,
+    /// Whose account a session is of.
+    pub accounts: HashMap<u8, UserId>,
+    /// Guests whose only session was ended: nobody is them any more.
+    pub lost: BTreeSet<UserId>,
+    /// As whom each session was welcomed.
+    pub users: HashMap<u8, UserId>,
+    tokens: u8,
+    /// Hints were lost of what is no event, and nobody will tell again.
+    pub signals_lost: bool,
+    /// People are busy with who is in which room.
+    pub is_about_order: bool,
+    /// Somebody has blocked somebody.
+    pub are_blocks: bool,
     /// The message that a person throws away just now.
     discarding: Option<Ref>,
-    verbose: bool,
+    pub voice: Voice,
 }
 
 impl World {
     pub fn new(mut rng: Rng, setting: Setting) -> Self {
-        let chaos = setting.lossy.then(|| Arc::new(ChaosBroker::new(rng.u64(..), Default::default())));
+        let Setting { nodes, tokens, config, lossy, voice, store } = setting;
+        let chaos = lossy.then(|| Arc::new(ChaosBroker::new(rng.u64(..), Default::default())));
         let broker: Arc<dyn Broker> = match &chaos {
             Some(chaos) => chaos.clone(),
             None => Arc::new(MemoryBroker::new()),
@@ -130,26 +166,49 @@ impl World {
         let mut world = Self {
             rng,
             now: 0,
-            store: MemoryStore::new([0; 32]),
+            ways: (0..nodes).map(|_| store.another_way()).collect(),
+            ledger: Ledger::new(store.clone()),
+            store,
             broker,
             chaos,
-            config: setting.config,
-            nodes: (0..setting.nodes).map(|_| None).collect(),
-            clients: setting.tokens.iter().map(|token| Client::new(*token, Route::Lobby)).collect(),
+            config,
+            nodes: (0..nodes).map(|_| None).collect(),
+            starts: 0,
+            cut_off: vec![false; nodes],
+            ahead: vec![0; nodes],
+            heard: (0..nodes).map(|_| Heard::default()).collect(),
+            clients: tokens.iter().map(|(token, _)| Client::new(*token, Route::Lobby, nodes)).collect(),
             orphans: Vec::new(),
-            sent: HashMap::new(),
+            sent: BTreeMap::new(),
             refs: 0,
+            tokens: tokens.iter().map(|(token, _)| *token).max().unwrap_or(0),
+            accounts: tokens.into_iter().filter_map(|(token, user)| Some((token, user?))).collect(),
+            lost: BTreeSet::new(),
+            users: HashMap::new(),
+            signals_lost: false,
+            is_about_order: false,
+            are_blocks: false,
             discarding: None,
-            verbose: setting.verbose,
+            voice,
         };
-        (0..setting.nodes).for_each(|node| world.start_node(node));
+        (0..nodes).for_each(|node| world.start_node(node));
         (0..world.clients.len()).for_each(|client| world.open_tab(client));
         world
     }
 
-    pub fn say(&self, text: impl FnOnce() -> String) {
-        if self.verbose {
-            println!("{:>8} {}", self.now, text());
+    pub fn say(&mut self, text: impl FnOnce() -> String) {
+        match &mut self.voice {
+            Voice::Silent => {}
+            Voice::Loud => println!("{:>8} {}", self.now, text()),
+            Voice::Hashed(hasher) => text().hash(hasher),
+        }
+    }
+
+    /// What stands for all that happened, if it was hashed.
+    pub fn trace(&self) -> u64 {
+        match &self.voice {
+            Voice::Hashed(hasher) => hasher.finish(),
+            _ => 0,
         }
     }
 
@@ -158,10 +217,29 @@ impl World {
     pub fn start_node(&mut self, place: usize) {
         self.say(|| format!("node {place} starts"));
         let seed = self.rng.u64(..);
-        let (store, broker) = (Arc::new(self.store.clone()), self.broker.clone());
-        let mut node = Node::new(place as u32, self.config, store, broker, seed);
+        self.starts += 1;
+        let (store, broker) = (Arc::new(self.ways[place].clone()), self.broker.clone());
+        let mut node = Node::new(self.starts, self.config, store, broker, seed);
+        node.set_wall(self.ahead[place]);
         node.tick(self.now);
         self.nodes[place] = Some(node);
+        self.heard[place] = Heard::default();
+        if let Some(chaos) = self.chaos.as_ref().filter(|_| self.cut_off[place]) {
+            chaos.cut(self.starts);
+        }
+    }
+
+    /// Cuts a node off from the broker, or lets it be heard again. A node that is cut off may notice it.
+    pub fn set_cut_off(&mut self, place: usize, is_cut_off: bool, is_noticed: bool) {
+        self.cut_off[place] = is_cut_off;
+        let (Some(chaos), Some(node)) = (&self.chaos, &self.nodes[place]) else { return };
+        if !is_cut_off {
+            return chaos.mend(node.id());
+        }
+        chaos.cut(node.id());
+        if is_noticed {
+            chaos.notice(node.id());
+        }
     }
 
     /// SIGKILL: what the node had in memory is gone, and its connections with it.
@@ -201,13 +279,30 @@ impl World {
     /// Opens the page on another device of a client's user.
     pub fn open_elsewhere(&mut self, old: usize) {
         let old = &self.clients[old];
-        self.clients.push(Client::new(old.token, old.route.clone()));
+        self.clients.push(Client::new(old.token, old.route.clone(), self.nodes.len()));
         self.open_tab(self.clients.len() - 1);
     }
 
     pub fn close_tab(&mut self, client: usize) {
         self.say(|| format!("client {client} closes its tab"));
         self.give_up(client);
+    }
+
+    /// Loads the page anew in a browser whose session is void: whoever has an account signs in again, others
+    /// are guests without a past.
+    fn renew_session(&mut self, place: usize) {
+        self.close_tab(place);
+        self.tokens += 1;
+        let token = self.tokens;
+        match self.accounts.get(&self.clients[place].token).copied() {
+            Some(user) => {
+                now(self.store.sign_in(user, NewSession::of([token; 32], 0), None));
+                self.accounts.insert(token, user);
+            }
+            None => self.lost.extend(self.users.get(&self.clients[place].token)),
+        }
+        self.clients[place].token = token;
+        self.open_tab(place);
     }
 
     pub fn input(&mut self, client: usize, input: Input) {
@@ -226,6 +321,9 @@ impl World {
                     return;
                 }
                 *left -= 1;
+            }
+            if effect == Effect::RenewSession {
+                return self.renew_session(client);
             }
             self.act(client, effect);
         }
@@ -287,7 +385,7 @@ impl World {
             Effect::Navigate { route, .. } => client.route = route,
             // This world has no HTTP: nothing answers.
             Effect::AskSession => {}
-            Effect::RenewSession | Effect::Load(_) => panic!("no session is void here"),
+            Effect::RenewSession | Effect::Load(_) => panic!("there is no such page"),
         }
     }
 
@@ -299,148 +397,36 @@ impl World {
         // Not in the order of sending: what is random in a reference comes first within a millisecond.
         random[0] = self.rng.u8(..);
         let reference = Ref::new(self.clock(client), random);
-        let text = format!("message {}", self.refs);
+        let mention = if self.rng.u8(..8) == 0 { "@room " } else { "" };
+        let text = format!("{mention}message {}", self.refs);
         self.input(client, Input::Submit { room, text, reference });
     }
 
-    // Links.
-
-    /// The client lets go of its socket; the node learns of it later.
-    fn give_up(&mut self, client: usize) {
-        if let Some(link) = self.clients[client].link.take()
-            && link.conn.is_some()
-            && !link.is_orphan
-            && self.nodes[link.node].is_some()
-        {
-            self.orphans.push(link);
-        }
-    }
-
-    /// The node learns that a link ended.
-    fn end(&mut self, link: &Link) {
-        if let (Some(conn), Some(node)) = (link.conn, &mut self.nodes[link.node])
-            && !link.is_orphan
-        {
-            node.close(conn);
-        }
-    }
-
-    pub fn cut(&mut self, client: usize, cut: Cut) {
-        let Some(mut link) = self.clients[client].link.take() else { return };
-        self.say(|| format!("client {client} is cut off: {cut:?}"));
-        if link.conn.is_none() {
-            self.input(client, Input::Closed { code: CLOSE_ABNORMAL });
-            return;
-        }
-        match cut {
-            Cut::Clean => {
-                self.end(&link);
-                self.input(client, Input::Closed { code: CLOSE_ABNORMAL });
-            }
-            Cut::ClientFirst => {
-                if !link.is_orphan && self.nodes[link.node].is_some() {
-                    let kept = self.rng.usize(..=link.up.len());
-                    link.up.truncate(kept);
-                    self.orphans.push(link);
-                }
-                self.input(client, Input::Closed { code: CLOSE_ABNORMAL });
-            }
-            Cut::ServerFirst | Cut::Silent => {
-                self.end(&link);
-                let kept = self.rng.usize(..=link.down.len());
-                link.down.truncate(kept);
-                link.is_orphan = true;
-                link.is_dead |= matches!(cut, Cut::Silent);
-                self.clients[client].link = Some(link);
-            }
-        }
-    }
-
-    /// Lets the oldest of the links that were given up come nearer to its end.
-    pub fn settle_orphan(&mut self) -> bool {
-        if self.orphans.is_empty() {
-            return false;
-        }
-        let place = self.rng.usize(..self.orphans.len());
-        let link = &mut self.orphans[place];
-        match (link.up.pop_front(), &mut self.nodes[link.node], link.conn) {
-            (Some(text), Some(node), Some(conn)) => node.send(conn, &text),
-            _ => {
-                let link = self.orphans.swap_remove(place);
-                self.end(&link);
-            }
-        }
-        true
-    }
-
-    /// Opens a client's socket, if it is opening. False if nothing happened.
-    pub fn open(&mut self, place: usize) -> bool {
-        let client = &mut self.clients[place];
-        let Some(link) = client.link.as_mut().filter(|link| link.conn.is_none() && !client.is_asleep) else {
-            return false;
-        };
-        match &mut self.nodes[link.node] {
-            Some(node) => {
-                link.conn = Some(node.connect(Mode::Full, [client.token; 32], false));
-                self.input(place, Input::Opened);
-            }
-            None => {
-                client.link = None;
-                self.input(place, Input::Closed { code: CLOSE_ABNORMAL });
-            }
-        }
-        true
-    }
-
-    /// Lets at most `count` frames of a client arrive at its node.
-    pub fn carry_up(&mut self, client: usize, count: usize) -> bool {
-        let Some(link) = &mut self.clients[client].link else { return false };
-        let count = count.min(link.up.len());
-        for text in link.up.drain(..count) {
-            if let (Some(node), Some(conn), false) = (&mut self.nodes[link.node], link.conn, link.is_orphan) {
-                node.send(conn, &text);
-            }
-        }
-        count > 0
-    }
-
-    /// Lets at most `count` frames arrive at a client.
-    pub fn carry_down(&mut self, place: usize, count: usize) -> bool {
-        let mut moved = false;
-        for _ in 0..count {
-            let client = &mut self.clients[place];
-            let Some(link) = client.link.as_mut().filter(|_| !client.is_asleep) else { break };
-            if let (Some(node), Some(conn), false) = (&mut self.nodes[link.node], link.conn, link.is_orphan) {
-                link.down.extend(node.take(conn));
-            }
-            let is_over = link.is_orphan && !link.is_dead;
-            match link.down.pop_front() {
-                Some(Output::Text(text)) => {
-                    let envelope = serde_json::from_str(&text).expect("a server sends what a client knows");
-                    self.input(place, Input::Received(envelope));
-                }
-                Some(Output::Close(code)) => {
-                    let link = client.link.take().expect("it was there");
-                    self.end(&link);
-                    self.input(place, Input::Closed { code: code as u16 });
-                }
-                None if is_over => {
-                    client.link = None;
-                    self.input(place, Input::Closed { code: CLOSE_ABNORMAL });
-                }
-                None => break,
-            }
-            moved = true;
-        }
-        moved
+    /// Those who have the page open, one way or another.
+    pub fn people(&self) -> Vec<UserId> {
+        let clients = self.clients.iter().filter(|client| !client.is_gone);
+        let users: BTreeSet<UserId> =
+            clients.filter_map(|client| Some(client.state.me.as_ref()?.id)).collect();
+        users.into_iter().collect()
     }
 
     // Time.
 
-    /// Time passes. Nodes and clients that are awake hear of it.
+    /// Time passes. Nodes and clients that are awake hear of it: soon, and at the end.
     pub fn pass(&mut self, ms: Ms) {
+        if ms > SOON_MS {
+            self.pass_at_once(SOON_MS);
+            for node in 0..self.nodes.len() {
+                while self.step_node(node) {}
+            }
+        }
+        self.pass_at_once(if ms > SOON_MS { ms - SOON_MS } else { ms });
+    }
+
+    fn pass_at_once(&mut self, ms: Ms) {
         self.now += ms;
         let now = self.now;
+        self.drop_unanswered();
         self.nodes.iter_mut().flatten().for_each(|node| node.tick(now));
         for client in 0..self.clients.len() {
             self.tick(client);
@@ -450,7 +436,8 @@ impl World {
     pub fn tick(&mut self, client: usize) {
         let clock = self.clock(client);
         let shown = &self.clients[client];
-        if !shown.is_asleep && shown.state.wake_at().is_some_and(|at| at <= clock) {
+        let is_awake = !shown.is_asleep && !shown.is_gone;
+        if is_awake && shown.state.wake_at().is_some_and(|at| at <= clock) {
             self.input(client, Input::Tick);
         }
     }
@@ -466,8 +453,8 @@ impl World {
             while self.settle_orphan() {
                 moved = true;
             }
-            for node in self.nodes.iter_mut().flatten() {
-                while node.step() || node.answer(usize::MAX) {
+            for node in 0..self.nodes.len() {
+                while self.step_node(node) || self.answer_node(node, usize::MAX) {
                     moved = true;
                 }
             }
@@ -480,10 +467,16 @@ impl World {
         }
     }
 
+    /// Lets the oldest answers of the store arrive at a node.
+    pub fn answer_node(&mut self, place: usize, count: usize) -> bool {
+        self.nodes[place].as_mut().is_some_and(|node| node.answer(count))
+    }
+
     /// Time until some client wants to be woken, at most `most` and at least 1.
     pub fn until_wake(&self, most: Ms) -> Ms {
-        let waits = (0..self.clients.len())
-            .filter_map(|client| Some(self.clients[client].state.wake_at()? - self.clock(client)));
+        let here = (0..self.clients.len()).filter(|client| !self.clients[*client].is_gone);
+        let waits =
+            here.filter_map(|client| Some(self.clients[client].state.wake_at()? - self.clock(client)));
         waits.min().unwrap_or(most).clamp(1, most)
     }
 }
