@@ -44,6 +44,7 @@ const UNLIMITED: HubConfig = HubConfig {
     message_chars: 4_000,
     frame_bytes: 65_536,
     session_ms: 86_400_000,
+    shared_store: false,
 };
 
 /// One or more nodes on one store.

@@ -327,3 +327,84 @@ fn who_goes_while_they_wait_is_forgotten() {
     world.pass(20_000);
     assert_eq!((world.nodes[1].counts().users, world.nodes[1].counts().asked), (0, 0));
 }
+
+#[test]
+fn what_a_dead_node_told_nobody_is_found_when_it_is_given_up() {
+    let (mut world, broker) = two_nodes();
+    let a = world.enrol(1, Role::Member);
+    world.account(2);
+    let there = world.join_at(1, 2);
+    let club = world.room(a, true, &[2]);
+    world.pass(6_000);
+    world.take(there);
+    // It removes somebody and renames them, and dies before it can say so.
+    broker.cut(1);
+    world.act(a, json!({"act": "remove", "room": club, "user": id(2)}));
+    now(world.store.rename(id(2), claim("Zoe"), false, START + world.now));
+    world.nodes.remove(0);
+    world.now += 1;
+    let mut told = Vec::new();
+    for _ in 0..140 {
+        world.now += 250;
+        let now = world.now;
+        world.nodes[0].tick(now);
+        world.settle();
+        told.extend(world.take((0, there.1)));
+    }
+    let of = |kind: &str| told.iter().filter(|value| value["type"] == kind).count();
+    assert_eq!((of("renamed"), of("left")), (1, 1), "{told:?}");
+}
+
+#[test]
+fn a_late_name_is_not_believed() {
+    let (mut world, _broker) = two_nodes();
+    let there = world.join_at(1, 1);
+    let old = now(world.store.account(id(1))).user;
+    world.ask(there, json!({"type": "rename", "name": "Zoe"}));
+    world.pass(1_000);
+    world.take(there);
+    world.broker.publish(7, Topic::User(id(1)), Hint::Renamed { user: old });
+    world.pass(1_000);
+    assert_eq!(world.told(there, "renamed"), [Value::Null; 0]);
+    let people = world.ask(there, json!({"type": "members", "room": LOBBY}))["people"].clone();
+    assert_eq!(people[0]["name"], "Zoe");
+}
+
+#[test]
+fn a_node_that_did_not_run_for_a_while_gives_nobody_up() {
+    let (mut world, _broker) = two_nodes();
+    let here = world.join_at(0, 1);
+    world.join_at(1, 2);
+    world.pass(6_000);
+    world.take(here);
+    // The other one ran all the time; what it said waits.
+    for _ in 0..240 {
+        world.now += 250;
+        let now = world.now;
+        world.nodes[1].tick(now);
+        while world.nodes[1].step() {}
+    }
+    world.pass(10_000);
+    assert_eq!(world.nodes[0].counts().peers_lost, 0);
+    assert_eq!(world.told(here, "presence"), [Value::Null; 0]);
+}
+
+#[test]
+fn a_hub_without_a_broker_on_a_shared_store_looks_by_itself_and_lets_nobody_wait() {
+    let config = HubConfig { shared_store: true, ..UNLIMITED };
+    let mut world = World::with(1, config, Arc::new(MemoryBroker::new()));
+    world.account(1);
+    let here = world.join(1);
+    let session = NewSession { until: START + DAY_MS, ..NewSession::of([101; 32], START) };
+    now(world.store.sign_in(id(1), session, None));
+    let conn = world.nodes[0].connect(Mode::Full, [101; 32], false);
+    world.send((0, conn), json!({"type": "hello"}));
+    assert_eq!(world.take((0, conn))[0]["type"], "welcome", "at once");
+    // At another node, whose hints do not come.
+    world.act_in_store(1, Act::EndSessions);
+    now(world.store.rename(id(1), claim("Zoe"), false, START));
+    world.pass(4_000);
+    assert_eq!(world.take((0, conn)).last(), Some(&closed(CloseCode::Policy)));
+    world.pass(31_000);
+    assert_eq!(world.told(here, "renamed").len(), 1);
+}
