@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use world::Voice;
 
 /// Plans in an ordinary run.
-const PLANS: u64 = 5_000;
+const PLANS: u64 = 3_000;
 /// Plans that are run twice to see that they are the same.
 const PLANS_TWICE: u64 = 40;
 

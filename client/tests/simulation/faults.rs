@@ -115,6 +115,8 @@ fn disturb_store(world: &mut World) {
             world.say(|| format!("the store is back for {only:?}"));
             ways.iter().for_each(|way| way.set_unavailable(false));
         }
+        // The hubs of one program do not tell each other to compare heads (docs/simulation.md).
+        _ if world.chaos.is_none() && world.nodes.len() > 1 => {}
         _ => {
             let count = world.rng.usize(1..4);
             world.say(|| format!("{count} answers of the store are lost for {only:?}"));
