@@ -358,6 +358,7 @@ fn what_a_dead_node_told_nobody_is_found_when_it_is_given_up() {
 #[test]
 fn a_late_name_is_not_believed() {
     let (mut world, _broker) = two_nodes();
+    world.account(1);
     let there = world.join_at(1, 1);
     let old = now(world.store.account(id(1))).user;
     world.ask(there, json!({"type": "rename", "name": "Zoe"}));

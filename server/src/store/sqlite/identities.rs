@@ -50,8 +50,8 @@ pub(super) fn void(connection: &Connection, tokens: Vec<TokenHash>) -> Result<Ve
     let mut void = Vec::new();
     if connection.is_server() {
         // Each statement is a journey there and back.
-        let sql = "SELECT t FROM (SELECT substr(?1, place * 32 + 1, 32) AS t
-                 FROM generate_series(0, octet_length(?1) / 32 - 1) AS place) AS asked
+        let sql = "SELECT t FROM (SELECT substr(?1::bytea, place * 32 + 1, 32) AS t
+                 FROM generate_series(0, octet_length(?1::bytea) / 32 - 1) AS place) AS asked
              WHERE NOT EXISTS (SELECT 1 FROM sessions s WHERE s.token = t AND s.until > ?2)
                AND NOT EXISTS (SELECT 1 FROM tokens b WHERE b.token = t AND b.until > ?2)";
         let mut statement = connection.prepare_cached(sql)?;
