@@ -13,6 +13,7 @@
 //! - [`engine`] owns the [`hub`], which decides everything and does nothing, and carries out its effects.
 //! - [`encoded`] holds what goes to many connections, encoded once.
 //! - [`store`] keeps what must last, [`broker`] tells other nodes: two traits with their adapters.
+//! - [`health`] says whether all is well, [`metrics`] gives numbers to Prometheus.
 //! - [`config`] names every limit; [`control`] is the operator's line in, [`owner`] makes the owner's link, [`log`]
 //!   keeps a line a line.
 
