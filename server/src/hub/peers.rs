@@ -238,8 +238,15 @@ impl Hub {
     /// Asks those who know more for the presence in a room.
     pub(super) fn want_presence(&self, id: RoomId, out: Out) {
         let Some(room) = self.rooms.get(&id) else { return };
-        let hint = Hint::PresenceWanted { origin: self.id, room: id, known: room.versions.known() };
-        out.push(Effect::Publish { topic: Topic::Room(id), hint });
+        let known = room.versions.known();
+        // Whoever had people there may not follow the room any more since they have left.
+        let asked = known.iter().map(|(hub, _)| *hub);
+        let asked = asked.filter(|hub| *hub != self.id && room.roster.of(*hub).next().is_some());
+        let topics = asked.map(Topic::Hub).chain([Topic::Room(id)]);
+        for topic in topics {
+            let hint = Hint::PresenceWanted { origin: self.id, room: id, known: known.clone() };
+            out.push(Effect::Publish { topic, hint });
+        }
     }
 
     /// A peer wants to hear who is present here, unless it knows.

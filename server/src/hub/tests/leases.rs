@@ -311,3 +311,20 @@ fn whatever_was_lost_all_hubs_agree_after_a_doubt() {
         }
     }
 }
+
+#[test]
+fn who_left_a_node_that_was_cut_off_and_forgot_the_room_is_not_shown_for_ever() {
+    let (mut world, broker) = nodes(2);
+    let a = world.join_at(0, 1);
+    let b = world.join_at(1, 2);
+    world.pass(6_000);
+    assert_eq!(world.online(a), 2);
+    [1, 2].into_iter().for_each(|hub| broker.cut(hub));
+    [1, 2].into_iter().for_each(|hub| broker.notice(hub));
+    world.nodes[1].close(b.1);
+    world.pass(150_000);
+    assert_eq!((world.online(a), world.nodes[1].counts().rooms), (2, 0), "nobody could say so");
+    [1, 2].into_iter().for_each(|hub| broker.mend(hub));
+    world.pass(3_000);
+    assert_eq!(world.online(a), 1);
+}
