@@ -55,6 +55,8 @@ const CHANGE_BATCH_MAX: usize = 32;
 const ANSWER_MAX: Duration = Duration::from_millis(4_500);
 /// The least that a piece of work gets; with less left it is not begun.
 const WORK_MIN: Duration = Duration::from_millis(750);
+/// How long changes wait for some of a deleted room to be taken away.
+const PURGE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long a start waits for a server that does not answer, and how long between two attempts.
 const START_MAX: Duration = Duration::from_secs(30);
 const START_PAUSE: Duration = Duration::from_millis(500);
@@ -193,6 +195,7 @@ impl PostgresStore {
         store.start("store-change", move || {
             while let Some(batch) = queue.take_some(CHANGE_BATCH_MAX) {
                 node.change(ALONE, batch);
+                node.purge();
             }
         })?;
         Ok(store)
@@ -430,17 +433,20 @@ impl Node {
             return;
         }
         let answers = self.transact(how, deadline, |writer| {
-            let answers: Result<Vec<Answer>, Fault> =
-                changes.into_iter().map(|Waiting { job, .. }| job(writer)).collect();
-            if how == ALONE {
-                writer.purge_some()?;
-            }
-            answers
+            changes.into_iter().map(|Waiting { job, .. }| job(writer)).collect::<Result<Vec<Answer>, Fault>>()
         });
         match answers {
             Ok(answers) => answers.into_iter().for_each(|answer| answer()),
             Err(fault) if is_conflict(&fault) => tracing::warn!(error = %fault, "changes were given up"),
             Err(_) => {}
+        }
+    }
+
+    /// Takes away some of what was said in deleted rooms: by itself, so that nobody is refused if it fails.
+    fn purge(&mut self) {
+        if self.writer.as_ref().is_some_and(Writer::is_purging) {
+            // If not now, then behind the next change.
+            let _ = self.transact(SHARED, Instant::now() + PURGE_WAIT_MAX, Writer::purge_some);
         }
     }
 }

@@ -8,14 +8,24 @@ use std::collections::HashMap;
 use shared::model::{RoomId, UserId};
 
 use super::appends::{Membership, Place};
-use super::database::{Connection, Fault, NONE};
+use super::database::{Connection, Fault, NONE, OptionalExtension};
 use super::queue::Queue;
 use super::{Trouble, limit};
 
 /// Weight of the changes in one transaction; the last may go over it.
 const BATCH_MAX: usize = 4_096;
 /// Events of a deleted room that are taken away in one transaction.
-pub(super) const PURGE_MAX: usize = 10_000;
+pub(in crate::store) const PURGE_MAX: usize = 10_000;
+/// How often one transaction looks for more of them: twice for each room, once for what was said and once for the
+/// end.
+const PURGE_ROOMS_MAX: usize = 64;
+
+/// A deleted room and its first event that is still there.
+pub(in crate::store) const PURGED: &str =
+    "SELECT p.room, (SELECT min(e.seq) FROM events e WHERE e.room = p.room) FROM purges p LIMIT 1";
+/// Both ends are said as values: whatever a server believes to know of the room, that is little, and worth its
+/// index.
+pub(in crate::store) const PURGE: &str = "DELETE FROM events WHERE room = ?1 AND seq >= ?2 AND seq < ?3";
 
 /// A change: run inside the transaction; what it returns is called after the commit. An error means that the
 /// transaction is lost.
@@ -85,6 +95,11 @@ impl Writer {
         Ok(answers)
     }
 
+    /// Whether there may be something to take away.
+    pub(in crate::store) fn is_purging(&self) -> bool {
+        self.purging
+    }
+
     /// Takes away some of what was said in rooms that were deleted. All of it in the transaction that deletes a
     /// big room would keep everybody waiting.
     pub(in crate::store) fn purge_some(&mut self) -> Result<(), Fault> {
@@ -99,17 +114,25 @@ impl Writer {
     }
 
     fn purge(&mut self) -> Result<(), Trouble> {
-        let purged = self
-            .connection
-            .prepare_cached(
-                "DELETE FROM events WHERE (room, seq) IN (
-                     SELECT e.room, e.seq FROM purges p CROSS JOIN events e ON e.room = p.room LIMIT ?1
-                 )",
-            )?
-            .execute([limit(PURGE_MAX)])?;
-        if purged < PURGE_MAX {
-            self.connection.prepare_cached("DELETE FROM purges")?.execute(NONE)?;
-            self.purging = false;
+        let mut left = PURGE_MAX;
+        for _ in 0..PURGE_ROOMS_MAX {
+            let found = self.connection.prepare_cached(PURGED)?.query_row(NONE, |row| {
+                Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?))
+            });
+            let Some((room, first)) = found.optional()? else {
+                self.purging = false;
+                return Ok(());
+            };
+            let Some(first) = first else {
+                self.connection.prepare_cached("DELETE FROM purges WHERE room = ?1")?.execute([room])?;
+                continue;
+            };
+            let purged =
+                self.connection.prepare_cached(PURGE)?.execute([room, first, first + limit(left)])?;
+            left = left.saturating_sub(purged);
+            if left == 0 {
+                break;
+            }
         }
         Ok(())
     }
