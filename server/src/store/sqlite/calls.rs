@@ -111,15 +111,7 @@ impl<M: Medium> Store for M {
     }
 
     fn heads(&self, rooms: Vec<RoomId>) -> Reply<Vec<(RoomId, u32, Seq)>> {
-        self.read(move |connection| {
-            let mut heads = Vec::with_capacity(rooms.len());
-            for room in rooms {
-                if let Some((epoch, head)) = read::head(connection, room)? {
-                    heads.push((room, epoch, head));
-                }
-            }
-            Ok(heads)
-        })
+        self.read(move |connection| read::heads(connection, rooms))
     }
 
     fn secret(&self) -> [u8; 32] {

@@ -6,7 +6,7 @@ use shared::protocol::{Event, Listing, RoomInfo, RoomKind, UNREAD_MAX, User};
 use shared::rights::Role;
 use uuid::Uuid;
 
-use super::database::{Connection, NONE, OptionalExtension, Row, params};
+use super::database::{Connection, NONE, OptionalExtension, Row, Value, params};
 use super::{Trouble, kinds, limit, number};
 use crate::store::{Account, Cursor, Ended, Page, RoomKey, StoreError, TokenHash, UNREAD_SCAN_MAX};
 
@@ -33,6 +33,56 @@ macro_rules! infos {
              LEFT JOIN mutes m ON m.user = ?1 AND m.room = r.id
              LEFT JOIN users p ON p.id = CASE r.low WHEN ?1 THEN r.high ELSE r.low END ",
             $rest
+        )
+    };
+}
+
+/// Counts the messages of others after a place in a room. The order says that the log's index is to be used.
+macro_rules! unread_events {
+    ($room:literal, $after:literal, $user:literal, $max:literal) => {
+        concat!(
+            "SELECT count(*) FROM (
+                 SELECT 1 FROM events WHERE room = ",
+            $room,
+            " AND seq > ",
+            $after,
+            " AND author <> ",
+            $user,
+            " AND kind = 'message' AND author NOT IN (SELECT blocked FROM blocks WHERE user = ",
+            $user,
+            ") ORDER BY seq LIMIT ",
+            $max,
+            ") AS found"
+        )
+    };
+}
+
+/// Counts those among them that mention the user, on a server: it looks up each event by itself, for it may not
+/// know that there are few.
+macro_rules! unread_mentions {
+    ($room:literal, $after:literal, $user:literal, $max:literal) => {
+        concat!(
+            "SELECT count(*) FROM (
+                 SELECT 1 FROM (
+                     SELECT seq FROM mentions WHERE user = ",
+            $user,
+            " AND room = ",
+            $room,
+            " AND seq > ",
+            $after,
+            " UNION SELECT seq FROM mentions WHERE user = -1 AND room = ",
+            $room,
+            " AND seq > ",
+            $after,
+            ") m JOIN LATERAL (SELECT author, kind FROM events WHERE room = ",
+            $room,
+            " AND seq = m.seq LIMIT 1) e ON true WHERE e.author <> ",
+            $user,
+            " AND e.kind = 'message' AND e.author NOT IN (SELECT blocked FROM blocks WHERE user = ",
+            $user,
+            ") LIMIT ",
+            $max,
+            ") AS found"
         )
     };
 }
@@ -106,6 +156,33 @@ pub(super) fn head(connection: &Connection, room: RoomId) -> Result<Option<(u32,
         Some(row) => Ok(Some((small(row.get(0)?)?, bits(row.get(1)?)?))),
         None => Ok(None),
     }
+}
+
+/// The epochs and heads of those of the rooms that exist.
+pub(super) fn heads(
+    connection: &Connection,
+    rooms: Vec<RoomId>,
+) -> Result<Vec<(RoomId, u32, Seq)>, Trouble> {
+    let mut heads = Vec::with_capacity(rooms.len());
+    if connection.is_server() {
+        // Each statement is a journey there and back.
+        let rooms: Vec<i64> = rooms.iter().map(|room| number(room.bits())).collect();
+        let mut statement = connection.prepare_cached(
+            "SELECT r.id, r.epoch, coalesce((SELECT max(seq) FROM events WHERE room = r.id), 0)
+             FROM rooms r WHERE r.id = ANY(?1)",
+        )?;
+        let mut rows = statement.query([Value::Numbers(&rooms)])?;
+        while let Some(row) = rows.next()? {
+            heads.push((room_id(row.get(0)?)?, small(row.get(1)?)?, bits(row.get(2)?)?));
+        }
+        return Ok(heads);
+    }
+    for room in rooms {
+        if let Some((epoch, head)) = head(connection, room)? {
+            heads.push((room, epoch, head));
+        }
+    }
+    Ok(heads)
 }
 
 pub(super) fn events_after(
@@ -384,17 +461,12 @@ fn unread(
     }
     let from = read.max(head.saturating_sub(UNREAD_SCAN_MAX));
     let of = [number(room.bits()), number(from), number(user.bits()), i64::from(UNREAD_MAX)];
-    let mut statement = connection.prepare_cached(
-        "SELECT count(*) FROM (
-             SELECT 1 FROM events WHERE room = ?1 AND seq > ?2 AND author <> ?3 AND kind = 'message'
-             AND author NOT IN (SELECT blocked FROM blocks WHERE user = ?3) LIMIT ?4
-         ) AS found",
-    )?;
+    let mut statement = connection.prepare_cached(unread_events!("?1", "?2", "?3", "?4"))?;
     let unread = small(statement.query_row(of, |row| row.get(0))?)?;
     if unread == 0 {
         return Ok((0, 0));
     }
-    let mut statement = connection.prepare_cached(
+    let sql = connection.dialect(
         "SELECT count(*) FROM (
              SELECT e.seq FROM (
                  SELECT seq FROM mentions WHERE user = ?3 AND room = ?1 AND seq > ?2
@@ -403,7 +475,9 @@ fn unread(
              WHERE e.author <> ?3 AND e.kind = 'message'
              AND e.author NOT IN (SELECT blocked FROM blocks WHERE user = ?3) LIMIT ?4
          ) AS found",
-    )?;
+        unread_mentions!("?1", "?2", "?3", "?4"),
+    );
+    let mut statement = connection.prepare_cached(sql)?;
     Ok((unread, small(statement.query_row(of, |row| row.get(0))?)?))
 }
 
