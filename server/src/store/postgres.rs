@@ -64,10 +64,13 @@ const START_PAUSE: Duration = Duration::from_millis(500);
 const START_CONNECT_MAX: Duration = Duration::from_secs(5);
 const MIGRATIONS_MAX: Duration = Duration::from_secs(600);
 
-/// The lock that changes have alone, and all other writes together.
-const SHARED: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(5566102, 1)";
-const ALONE: &str = "BEGIN; SELECT pg_advisory_xact_lock(5566102, 1)";
-const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// The lock that changes have alone, and all other writes together. Whatever the database's default is: what is
+/// read behind the lock must be what stands there then.
+const SHARED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock_shared(5566102, 1)";
+const ALONE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(5566102, 1)";
+/// Asks whether the server takes no writes: others go on elsewhere then, and what stands here is old.
+const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on'";
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -471,7 +474,11 @@ fn begun(mut writer: Writer, how: &str, deadline: Instant) -> Result<Writer, Ser
     let session = session(&writer)?;
     let left = deadline.saturating_duration_since(Instant::now());
     session.set_deadline(if session.statements() > 0 { deadline - left / 2 } else { deadline });
-    session.batch(how)?;
+    if how != READ {
+        session.batch(how)?;
+    } else if session.ask(how)?.as_deref() == Some("t") {
+        return Err(ServerFault::ReadOnly);
+    }
     session.set_deadline(deadline);
     Ok(writer)
 }

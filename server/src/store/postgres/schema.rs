@@ -230,7 +230,9 @@ pub(super) fn note(session: &Session) -> Result<Option<Note>, OpenError> {
 /// # Errors
 /// `Newer` for a schema that is not known here, `Away`, `Server`, `Damaged`.
 pub(super) fn begin(session: &Session) -> Result<(), OpenError> {
-    session.batch("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")?;
+    session.batch(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0",
+    )?;
     session.batch(LOCK_SCHEMA)?;
     session.batch(
         "CREATE TABLE IF NOT EXISTS migrations (version bigint PRIMARY KEY, done timestamptz DEFAULT now())",

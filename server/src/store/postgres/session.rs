@@ -15,7 +15,7 @@ use futures_util::future::join;
 use tokio::runtime::Runtime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use super::address::Servers;
 use super::dialect;
@@ -43,6 +43,8 @@ pub(in crate::store) enum Fault {
     Server(tokio_postgres::Error),
     /// There was no answer in time.
     Late,
+    /// It takes no writes now, and may be an old one.
+    ReadOnly,
     /// This machine could not even try.
     Local(std::io::Error),
 }
@@ -88,6 +90,7 @@ impl fmt::Display for Fault {
                 (None, None) => error.fmt(f),
             },
             Self::Late => f.write_str("the server did not answer in time"),
+            Self::ReadOnly => f.write_str("the server takes no writes"),
             Self::Local(error) => error.fmt(f),
         }
     }
@@ -155,6 +158,15 @@ impl Session {
     /// Runs statements without values, as they are, and waits for them.
     pub(super) fn batch(&self, sql: &str) -> Result<(), Fault> {
         self.wait(async { Ok(self.client.batch_execute(sql).await?) })
+    }
+
+    /// The same; the first value of what they answer.
+    pub(super) fn ask(&self, sql: &str) -> Result<Option<String>, Fault> {
+        let messages = self.wait(async { Ok(self.client.simple_query(sql).await?) })?;
+        Ok(messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        }))
     }
 
     /// Sends a statement without values. An error of it is the next statement's.

@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 use super::{OpenError, PostgresStore};
 use crate::store::conformance::{guest, log, message, say, user_claim, wait};
-use crate::store::sqlite::Medium;
+use crate::store::sqlite::database::NONE;
+use crate::store::sqlite::{Medium, Writer};
 use crate::store::{RoomKey, Store, StoreError};
 use server::Server;
 
@@ -219,6 +220,23 @@ fn nodes_that_start_at_once_make_one_database() {
     });
     assert_eq!(secrets.len(), 1);
     assert_ne!(secrets.first(), Some(&[0; 32]));
+}
+
+#[test]
+fn every_write_sees_what_stands_whatever_the_database_is_set_to() {
+    let Some(server) = server::shared() else { return };
+    let address = server.database();
+    let name = address.rsplit('/').next().unwrap();
+    let set = format!("ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'");
+    server.sql(name, &set).unwrap();
+    let node = PostgresStore::open(&address).unwrap();
+    let level = |writer: &mut Writer| {
+        let sql = "SELECT current_setting('transaction_isolation')";
+        writer.connection.prepare_cached(sql)?.query_row(NONE, |row| row.get::<String>(0))
+    };
+    for reply in [node.write(1, level), node.write_small((1, 1), 1, level)] {
+        assert_eq!(wait(reply).unwrap(), "read committed");
+    }
 }
 
 #[test]

@@ -12,7 +12,8 @@ use shared::model::LOBBY;
 use super::server::{self, Server};
 use super::{is_gapless, reference, references};
 use crate::store::conformance::{guest, log, message, say, wait};
-use crate::store::postgres::PostgresStore;
+use crate::store::postgres::{PostgresStore, READERS};
+use crate::store::sqlite::Medium;
 use crate::store::{Store, StoreError};
 
 /// What is waited for at most, where something must happen some time.
@@ -94,6 +95,10 @@ fn a_server_that_only_reads_is_left_for_one_that_writes() {
     let both = here.replace("/d", &format!(",127.0.0.1:{}/d", new.port));
     let far_sighted = PostgresStore::open(&both).unwrap();
     say(&far_sighted, LOBBY, &ada, "at the old one");
+    for _ in 0..READERS * 16 {
+        let replies = [(); READERS].map(|()| far_sighted.events_after(LOBBY, 0, 10));
+        replies.into_iter().for_each(|reply| assert_eq!(wait(reply).unwrap().events.len(), 1));
+    }
     assert_eq!(log(&store, LOBBY).len(), 1);
 
     old.sql("postgres", "ALTER SYSTEM SET default_transaction_read_only = on").unwrap();
@@ -110,6 +115,11 @@ fn a_server_that_only_reads_is_left_for_one_that_writes() {
     let hello = || message(LOBBY, &ada, "at the new one", Some(reference(2)));
     eventually(|| wait(far_sighted.append(vec![hello()]))?.remove(0));
     assert_eq!(new.sql(name, "SELECT max(seq) FROM events").as_deref(), Some("1"));
+    // All connections that read have read at the old one, and none of them does any more.
+    for _ in 0..READERS * 4 {
+        let bodies = eventually(|| wait(far_sighted.events_after(LOBBY, 0, 10))).events;
+        assert_eq!(bodies.iter().map(|event| event.reference).collect::<Vec<_>>(), [Some(reference(2))]);
+    }
 
     // Nobody needs a restart when the server writes again.
     old.sql("postgres", "ALTER SYSTEM RESET default_transaction_read_only").unwrap();
@@ -197,7 +207,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, played: Option<&AtomicU8>, cu
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         let passed = &bytes[..count];
         if let Some(played) = played {
-            if passed.windows(6).any(|word| word == b"COMMIT") {
+            if passed.windows(7).any(|word| word == b"COMMIT\0") {
                 let trick = played.swap(OPEN, Ordering::SeqCst);
                 if trick != OPEN {
                     cut.store(trick, Ordering::SeqCst);
@@ -230,6 +240,8 @@ fn a_commit_without_an_answer_is_not_acknowledged_and_repeated_safely() {
     let store =
         PostgresStore::open(&address.replace(&server.port.to_string(), &way.port.to_string())).unwrap();
     let ada = guest(&store, 1, "Ada");
+    // Behind this one there are no more commits of the store's own.
+    wait(store.write(1, |_| Ok(()))).unwrap();
     let hello = || message(LOBBY, &ada, "hello", Some(reference(1)));
     way.trick.store(CUT, Ordering::SeqCst);
     assert!(matches!(wait(store.append(vec![hello()])), Err(StoreError::Unavailable(_))));
