@@ -1,6 +1,7 @@
 //! What only the store of many nodes does: several on one database, and a server, or the way to it, that fails.
 
 mod faults;
+mod plans;
 #[path = "../../../tests/support/postgres.rs"]
 pub(in crate::store) mod server;
 mod tls;
