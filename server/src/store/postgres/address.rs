@@ -36,6 +36,8 @@ pub enum AddressError {
     NoHost,
     #[error("its sslmode is {0:?}; disable, prefer, require and verify-full are known")]
     Mode(String),
+    #[error("it wants no TLS (sslmode=disable) and a certificate looked at (sslrootcert)")]
+    Contradiction,
     #[error("cannot read the certificates in {}: {reason}", .path.display())]
     Roots { path: PathBuf, reason: String },
     #[error("this system names no certificate authorities: name a file with sslrootcert")]
@@ -60,27 +62,7 @@ impl Servers {
     /// See [`AddressError`].
     pub(super) fn parse(address: &str) -> Result<Self, AddressError> {
         let Parts { rest, is_verified, roots } = take_apart(address)?;
-        let mut configs = Vec::new();
-        for address in one_by_one(&rest) {
-            let mut config: Config = address.parse().map_err(AddressError::Malformed)?;
-            if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-                return Err(AddressError::NoHost);
-            }
-            if config.get_application_name().is_none() {
-                config.application_name("magpie");
-            }
-            if is_verified {
-                config.ssl_mode(SslMode::Require);
-            }
-            config
-                .target_session_attrs(TargetSessionAttrs::ReadWrite)
-                .connect_timeout(CONNECT_MAX)
-                .tcp_user_timeout(UNACKNOWLEDGED_MAX)
-                .keepalives_idle(KEEPALIVE_IDLE)
-                .keepalives_interval(KEEPALIVE_INTERVAL)
-                .keepalives_retries(KEEPALIVE_RETRIES);
-            configs.push(config);
-        }
+        let configs = configs(&rest, is_verified || roots.is_some())?;
         let tls = MakeRustlsConnect::new(client_config(is_verified, roots.as_deref())?);
         Ok(Self { configs, tls })
     }
@@ -103,6 +85,36 @@ impl Servers {
         }
         Err(fault)
     }
+}
+
+/// How to reach each of the servers. `is_verified`: their certificates are looked at.
+fn configs(address: &str, is_verified: bool) -> Result<Vec<Config>, AddressError> {
+    let mut configs = Vec::new();
+    for address in one_by_one(address) {
+        let mut config: Config = address.parse().map_err(AddressError::Malformed)?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(AddressError::NoHost);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("magpie");
+        }
+        // Whoever names authorities wants them asked.
+        if is_verified {
+            if config.get_ssl_mode() == SslMode::Disable {
+                return Err(AddressError::Contradiction);
+            }
+            config.ssl_mode(SslMode::Require);
+        }
+        config
+            .target_session_attrs(TargetSessionAttrs::ReadWrite)
+            .connect_timeout(CONNECT_MAX)
+            .tcp_user_timeout(UNACKNOWLEDGED_MAX)
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_RETRIES);
+        configs.push(config);
+    }
+    Ok(configs)
 }
 
 /// An address without what the client library does not know.
@@ -144,7 +156,6 @@ fn client_config(is_verified: bool, roots: Option<&Path>) -> Result<ClientConfig
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(AddressError::Tls)?;
-    // Whoever names authorities wants them asked.
     if !is_verified && roots.is_none() {
         let verifier = Arc::new(AnyServer(provider));
         return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
@@ -246,6 +257,14 @@ mod tests {
         assert_eq!(mode("postgres://h/d"), SslMode::Prefer);
         assert_eq!(mode("postgres://h/d?sslmode=disable&connect_timeout=5"), SslMode::Disable);
         assert_eq!(mode("postgres://h/d?connect_timeout=5&sslmode=verify-full"), SslMode::Require);
+        // A file of authorities is no use without TLS.
+        let parse = |query: &str| {
+            let Parts { rest, is_verified, roots } = take_apart(&format!("postgres://h/d?{query}")).unwrap();
+            configs(&rest, is_verified || roots.is_some()).map(|configs| configs[0].get_ssl_mode())
+        };
+        assert!(matches!(parse("sslrootcert=/a"), Ok(SslMode::Require)));
+        assert!(matches!(parse("sslmode=prefer&sslrootcert=/a"), Ok(SslMode::Require)));
+        assert!(matches!(parse("sslmode=disable&sslrootcert=/a"), Err(AddressError::Contradiction)));
         let parts = take_apart("postgres://h/d?a=1&sslrootcert=%2Fa%20b&sslmode=verify-full&c=2").unwrap();
         assert_eq!((parts.rest.as_str(), parts.is_verified), ("postgres://h/d?a=1&c=2", true));
         assert_eq!(parts.roots, Some("/a b".into()));
