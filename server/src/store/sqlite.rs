@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::OpenFlags;
 
 use super::{Append, Appended, Reply, StoreError};
+pub(super) use appends::PLACES;
 use database::{Connection, Fault};
 use queue::{Queue, Threads};
 use write::Change;

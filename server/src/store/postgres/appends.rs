@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::session::Session;
 use super::{Node, SHARED, Waiting, in_time, is_conflict, session};
 use crate::store::sqlite::database::{Fault, Row, Value};
-use crate::store::sqlite::{Trouble, Writer, number};
+use crate::store::sqlite::{PLACES, Trouble, Writer, number};
 use crate::store::{Append, Appended, StoreError};
 
 type Answers = Vec<Result<Appended, StoreError>>;
@@ -112,13 +112,6 @@ fn lock_and_look<'a, I: Iterator<Item = &'a Append>>(
     writer.remember(places, members);
     Ok(())
 }
-
-/// The columns of `Writer::read_place`.
-const PLACES: &str = "
-    SELECT r.id, coalesce((SELECT max(seq) FROM events WHERE room = r.id), 0), r.kind, r.archived, r.slow,
-        EXISTS (SELECT 1 FROM blocks WHERE user = r.low AND blocked = r.high
-                UNION ALL SELECT 1 FROM blocks WHERE user = r.high AND blocked = r.low)
-    FROM rooms r WHERE r.id = ANY(?1)";
 
 /// The columns of `Writer::read_membership`, of members who are not banned. The lobby has all who exist. Nobody
 /// goes on talking by way of a bot of theirs.

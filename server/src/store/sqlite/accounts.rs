@@ -4,7 +4,7 @@ use shared::model::{Claim, LOBBY, Ms, UserId, UserName};
 use shared::protocol::{Event, EventKind, User};
 use shared::rights::Role;
 
-use super::database::{NONE, params};
+use super::database::{NONE, Value, params};
 use super::facts::{Note, permit};
 use super::identities::{self, ENDED, end, identity, session_user, sessions_but};
 use super::read::Program;
@@ -16,6 +16,25 @@ const SESSIONS_MAX: usize = 100;
 
 /// How long a session that is over is kept, since its last use: as long as browsers keep cookies.
 const TOKEN_KEPT_MS: Ms = 400 * 86_400_000;
+
+/// Says of several tokens of a table, which come as one row of bytes, when they were used.
+macro_rules! touch {
+    ($table:literal) => {
+        concat!(
+            "WITH asked AS (
+                 SELECT substr(CAST(?1 AS bytea), CAST(place AS integer) * 32 - 31, 32) AS token, max(at) AS at
+                 FROM unnest(CAST(?2 AS bigint[])) WITH ORDINALITY AS times (at, place) GROUP BY 1
+             ), free AS (
+                 SELECT t.token, asked.at FROM asked JOIN ",
+            $table,
+            " t ON t.token = asked.token AND t.used < asked.at FOR NO KEY UPDATE OF t SKIP LOCKED
+             )
+             UPDATE ",
+            $table,
+            " t SET used = free.at FROM free WHERE t.token = free.token"
+        )
+    };
+}
 
 /// A user to be made.
 pub(super) struct NewUser<'a> {
@@ -125,6 +144,9 @@ impl Writer {
     }
 
     pub(super) fn touch(&self, sessions: Vec<(TokenHash, Ms)>) -> Result<(), Trouble> {
+        if self.connection.is_server() {
+            return self.touch_all(sessions);
+        }
         for (token, at) in sessions {
             // No token is a session's and a bot's.
             for sql in [
@@ -135,6 +157,18 @@ impl Writer {
                     break;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The same on a server, all at once. What another node touches at this moment is not waited for: it was used
+    /// at this moment, and whoever waits for nobody keeps nobody waiting.
+    fn touch_all(&self, sessions: Vec<(TokenHash, Ms)>) -> Result<(), Trouble> {
+        let (tokens, times): (Vec<TokenHash>, Vec<Ms>) = sessions.into_iter().unzip();
+        for sql in [touch!("sessions"), touch!("tokens")] {
+            self.connection
+                .prepare_cached(sql)?
+                .execute([Value::Bytes(tokens.as_flattened()), Value::Numbers(&times)])?;
         }
         Ok(())
     }
@@ -398,7 +432,9 @@ impl Writer {
                 .prepare_cached("UPDATE users SET name = ?2, skeleton = ?3 WHERE id = ?1")?
                 .execute(params![number(id.bits()), claim.name.as_str(), claim.skeleton])?;
             let mut events = Vec::new();
-            for room in read::room_ids_of(&writer.connection, id)? {
+            let rooms = read::room_ids_of(&writer.connection, id)?;
+            writer.look_at(&rooms)?;
+            for room in rooms {
                 if tell_lobby || room != LOBBY {
                     let kind = EventKind::Renamed { name: claim.name.clone() };
                     events.push(writer.tell(room, old.clone(), at, kind)?);

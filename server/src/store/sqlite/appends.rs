@@ -6,7 +6,7 @@ use shared::model::{Ms, Ref, RoomId, Seq, UserId, UserName};
 use shared::protocol::{Event, EventKind, RoomKind, User};
 use shared::rights::Right;
 
-use super::database::{Connection, Fault, OptionalExtension, Parameter, Row, params};
+use super::database::{Connection, Fault, OptionalExtension, Parameter, Row, Value, params};
 use super::{Trouble, Writer, kinds, number, read};
 use crate::store::{Append, Appended, StoreError};
 
@@ -24,6 +24,22 @@ macro_rules! insert_event {
 const INSERT_EVENT: &str = insert_event!("");
 /// Inserts nothing then.
 const INSERT_EVENT_ONCE: &str = insert_event!(" ON CONFLICT (author, ref) WHERE ref IS NOT NULL DO NOTHING");
+
+/// Selects the columns of [`Writer::read_place`] of rooms by id.
+macro_rules! places {
+    ($which:literal) => {
+        concat!(
+            "SELECT r.id, coalesce((SELECT max(seq) FROM events WHERE room = r.id), 0), r.kind, r.archived, r.slow,
+                 EXISTS (SELECT 1 FROM blocks WHERE user = r.low AND blocked = r.high
+                         UNION ALL SELECT 1 FROM blocks WHERE user = r.high AND blocked = r.low)
+             FROM rooms r WHERE r.id ",
+            $which
+        )
+    };
+}
+
+/// Of several rooms, on a server.
+pub(in crate::store) const PLACES: &str = places!("= ANY(?1)");
 
 /// The user in `mentions` who stands for all in the room.
 const EVERYONE: i64 = -1;
@@ -65,12 +81,7 @@ impl Writer {
         if let Some(place) = self.places.get(&room) {
             return Ok(Some(*place));
         }
-        let mut statement = self.connection.prepare_cached(
-            "SELECT r.id, coalesce((SELECT max(seq) FROM events WHERE room = r.id), 0), r.kind, r.archived, r.slow,
-                 EXISTS (SELECT 1 FROM blocks WHERE user = r.low AND blocked = r.high
-                         UNION ALL SELECT 1 FROM blocks WHERE user = r.high AND blocked = r.low)
-             FROM rooms r WHERE r.id = ?1",
-        )?;
+        let mut statement = self.connection.prepare_cached(places!("= ?1"))?;
         let mut rows = statement.query([number(room.bits())])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let (_, place) = Self::read_place(row)?;
@@ -79,6 +90,22 @@ impl Writer {
         }
         self.places.insert(room, place);
         Ok(Some(place))
+    }
+
+    /// Reads what has to be known of several rooms at once, where each by itself would be a journey.
+    pub(super) fn look_at(&mut self, rooms: &[RoomId]) -> Result<(), Trouble> {
+        if !self.connection.is_server() {
+            return Ok(());
+        }
+        let rooms: Vec<i64> = rooms.iter().map(|room| number(room.bits())).collect();
+        let mut statement = self.connection.prepare_cached(PLACES)?;
+        let mut rows = statement.query([Value::Numbers(&rooms)])?;
+        while let Some(row) = rows.next()? {
+            let (room, place) = Self::read_place(row)?;
+            // What this transaction did is known better.
+            self.places.entry(room).or_insert(place);
+        }
+        Ok(())
     }
 
     /// A room, its head, kind, whether it is archived, the seconds of its slow mode, and whether one of its two

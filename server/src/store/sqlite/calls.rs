@@ -147,9 +147,6 @@ impl<M: Medium> Store for M {
     }
 
     fn touch(&self, sessions: Vec<(TokenHash, Ms)>) -> Reply<()> {
-        // In an order that is the same for all.
-        let mut sessions = sessions;
-        sessions.sort_unstable();
         self.write_small(TOUCHES, sessions.len().max(1), move |writer| writer.touch(sessions))
     }
 

@@ -117,6 +117,10 @@ impl Writer {
 
     /// A user's cursors in the rooms that somebody else is in, too.
     fn cursors_beside(&self, user: UserId, other: UserId) -> Result<Vec<(RoomId, Cursor)>, Trouble> {
+        if self.connection.is_server() {
+            // Each statement is a journey there and back, for which everybody waits.
+            return read::cursors_beside(&self.connection, user, other);
+        }
         let mut cursors = Vec::new();
         for room in read::room_ids_of(&self.connection, user)? {
             if read::is_member(&self.connection, room, other)? {

@@ -159,10 +159,7 @@ pub(super) fn head(connection: &Connection, room: RoomId) -> Result<Option<(u32,
 }
 
 /// The epochs and heads of those of the rooms that exist.
-pub(super) fn heads(
-    connection: &Connection,
-    rooms: Vec<RoomId>,
-) -> Result<Vec<(RoomId, u32, Seq)>, Trouble> {
+pub(super) fn heads(connection: &Connection, rooms: Vec<RoomId>) -> Result<Vec<(RoomId, u32, Seq)>, Trouble> {
     let mut heads = Vec::with_capacity(rooms.len());
     if connection.is_server() {
         // Each statement is a journey there and back.
@@ -479,6 +476,53 @@ fn unread(
     );
     let mut statement = connection.prepare_cached(sql)?;
     Ok((unread, small(statement.query_row(of, |row| row.get(0))?)?))
+}
+
+/// A user's cursors in the lobby and the rooms that somebody else is in, too: all at once, on a server.
+pub(super) fn cursors_beside(
+    connection: &Connection,
+    user: UserId,
+    other: UserId,
+) -> Result<Vec<(RoomId, Cursor)>, Trouble> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT s.room, s.read, s.version,
+             CASE WHEN s.read < s.head THEN (",
+        unread_events!("s.room", "s.after", "?1", "?3"),
+        ") ELSE 0 END, CASE WHEN s.read < s.head THEN (",
+        unread_mentions!("s.room", "s.after", "?1", "?3"),
+        ") ELSE 0 END
+         FROM (
+             SELECT b.room, coalesce(c.read, 0) AS read, coalesce(c.version, 0) AS version, h.head,
+                 greatest(coalesce(c.read, 0), h.head - ?4) AS after
+             FROM (
+                 SELECT CAST(?5 AS bigint) AS room
+                 UNION ALL
+                 SELECT m.room FROM members m JOIN members o ON o.room = m.room AND o.user = ?2
+                 WHERE m.user = ?1
+             ) b
+             JOIN LATERAL (SELECT coalesce(max(seq), 0) AS head FROM events WHERE room = b.room) h ON true
+             LEFT JOIN cursors c ON c.user = ?1 AND c.room = b.room
+             OFFSET 0
+         ) s ORDER BY s.room"
+    ))?;
+    let mut rows = statement.query([
+        number(user.bits()),
+        number(other.bits()),
+        i64::from(UNREAD_MAX),
+        number(UNREAD_SCAN_MAX),
+        number(LOBBY.bits()),
+    ])?;
+    let mut cursors = Vec::new();
+    while let Some(row) = rows.next()? {
+        let cursor = Cursor {
+            seq: bits(row.get(1)?)?,
+            version: small(row.get(2)?)?,
+            unread: small(row.get(3)?)?,
+            mentioned: small(row.get(4)?)?,
+        };
+        cursors.push((room_id(row.get(0)?)?, cursor));
+    }
+    Ok(cursors)
 }
 
 fn info(connection: &Connection, user: UserId, row: Row<'_>) -> Result<RoomInfo, Trouble> {

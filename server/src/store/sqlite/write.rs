@@ -116,9 +116,10 @@ impl Writer {
     fn purge(&mut self) -> Result<(), Trouble> {
         let mut left = PURGE_MAX;
         for _ in 0..PURGE_ROOMS_MAX {
-            let found = self.connection.prepare_cached(PURGED)?.query_row(NONE, |row| {
-                Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?))
-            });
+            let found = self
+                .connection
+                .prepare_cached(PURGED)?
+                .query_row(NONE, |row| Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?)));
             let Some((room, first)) = found.optional()? else {
                 self.purging = false;
                 return Ok(());
