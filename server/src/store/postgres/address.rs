@@ -1,10 +1,11 @@
 //! What the address of a PostgreSQL database says: on which servers it may be, and how to be sure of them.
 //!
-//! Of several servers the first that takes writes is used: after a failover it is another one. It must not know
+//! Of several servers one that takes writes is used: after a failover it is another one. It must not know
 //! what is said to a server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
@@ -18,7 +19,7 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertS
 
 use super::session::Fault;
 
-/// How long one server may take until it can be asked something, where there is another one behind it.
+/// How long one server's machine may take to answer at all.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long sent bytes may stay without an answer of the other machine.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
@@ -52,6 +53,8 @@ pub(super) struct Servers {
     /// Each with one host.
     configs: Vec<Config>,
     tls: MakeRustlsConnect,
+    /// The place of the one that was used last, by any connection.
+    last: Arc<AtomicUsize>,
 }
 
 impl Servers {
@@ -64,19 +67,25 @@ impl Servers {
         let Parts { rest, is_verified, roots } = take_apart(address)?;
         let configs = configs(&rest, is_verified || roots.is_some())?;
         let tls = MakeRustlsConnect::new(client_config(is_verified, roots.as_deref())?);
-        Ok(Self { configs, tls })
+        Ok(Self { configs, tls, last: Arc::default() })
     }
 
-    /// Connects to the first server that can be reached and takes writes. The connection runs as a task of the
+    /// Connects to a server that can be reached and takes writes: the last one, or the next of the others. The connection runs as a task of the
     /// runtime.
     pub(super) async fn connect(&self, deadline: Instant) -> Result<Client, Fault> {
         let mut fault = Fault::Late;
-        for (place, config) in self.configs.iter().enumerate() {
-            let is_last = place + 1 == self.configs.len();
-            let until = if is_last { deadline } else { deadline.min(Instant::now() + CONNECT_MAX) };
-            match tokio::time::timeout_at(until.into(), config.connect(self.tls.clone())).await {
+        let first = self.last.load(Ordering::Relaxed);
+        for turn in 0..self.configs.len() {
+            let place = (first + turn) % self.configs.len();
+            // Whoever does not answer leaves the others their share of the time.
+            let now = Instant::now();
+            let others = u32::try_from(self.configs.len() - turn).unwrap_or(u32::MAX);
+            let until = now + deadline.saturating_duration_since(now) / others;
+            let connect = self.configs[place].connect(self.tls.clone());
+            match tokio::time::timeout_at(until.into(), connect).await {
                 Ok(Ok((client, connection))) => {
                     tokio::spawn(connection);
+                    self.last.store(place, Ordering::Relaxed);
                     return Ok(client);
                 }
                 Ok(Err(error)) => fault = error.into(),
