@@ -102,6 +102,10 @@ impl Server {
 
     /// Sends the server and all its processes a signal, such as `STOP` or `KILL`.
     pub fn signal(&self, signal: &str) {
+        if signal == "KILL" {
+            // A process that it started just now would keep its memory, and it could not be restarted.
+            let _ = Command::new("kill").args(["-STOP", &self.pid.to_string()]).status();
+        }
         let of = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         let children = of(self.pid).unwrap_or_default();
         let pids = children.split_whitespace().map(str::to_owned).chain([self.pid.to_string()]);
