@@ -28,7 +28,6 @@ const SETTINGS: &str = "
     SET statement_timeout = '4s';
     SET lock_timeout = '3s';
     SET idle_in_transaction_session_timeout = '3s';
-    SET client_connection_check_interval = '1s';
     SET tcp_keepalives_idle = 10;
     SET tcp_keepalives_interval = 2;
     SET tcp_keepalives_count = 3;
@@ -36,6 +35,9 @@ const SETTINGS: &str = "
     SET client_min_messages = warning;
     SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
+
+/// Not every platform that servers run on can do this.
+const LOOK_FOR_US: &str = "SET client_connection_check_interval = '1s'";
 
 /// Why a server did not do what it was told. The connection cannot be relied on any more.
 #[derive(Debug)]
@@ -109,7 +111,8 @@ type Sent = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
 
 pub(in crate::store) struct Session {
     client: Arc<Client>,
-    runtime: Runtime,
+    /// There until the end.
+    runtime: Option<Runtime>,
     prepared: RefCell<HashMap<Box<str>, Statement>>,
     sent: RefCell<Vec<Sent>>,
     deadline: Cell<Instant>,
@@ -125,13 +128,16 @@ impl Session {
         let connect = async {
             let client = servers.connect(deadline).await?;
             client.batch_execute(SETTINGS).await?;
-            Ok(client)
+            match client.batch_execute(LOOK_FOR_US).await {
+                Err(error) if error.as_db_error().is_none() => Err(error.into()),
+                _ => Ok(client),
+            }
         };
         let connected = runtime.block_on(async { tokio::time::timeout_at(deadline.into(), connect).await });
         match connected.unwrap_or(Err(Fault::Late)) {
             Ok(client) => Ok(Self {
                 client: Arc::new(client),
-                runtime,
+                runtime: Some(runtime),
                 prepared: RefCell::default(),
                 sent: RefCell::default(),
                 deadline: Cell::new(deadline),
@@ -248,11 +254,21 @@ impl Session {
             }
             Ok::<(), Fault>(())
         };
+        let Some(runtime) = &self.runtime else { return Err(Fault::Late) };
         let deadline = self.deadline.get().into();
         let all = async { tokio::time::timeout_at(deadline, join(answer, before)).await };
-        match self.runtime.block_on(all) {
+        match runtime.block_on(all) {
             Ok((answer, before)) => before.and(answer),
             Err(_) => Err(Fault::Late),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The system may still be looking for the name of another host; nobody waits for that.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
 }
