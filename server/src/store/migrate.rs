@@ -44,6 +44,11 @@ pub enum MigrateError {
     NotEmpty,
     #[error("the PostgreSQL database holds, or is getting, the data of another directory")]
     OtherSource,
+    #[error(
+        "the directory was used after all of it was moved, and the PostgreSQL database may have been, too: what \
+         is new in the directory is not there. To move the directory as it is now, make a new database"
+    )]
+    GoneOn,
     #[error("the table {table} has the columns {ours} here and {theirs} there: this is an error in Magpie")]
     Columns { table: &'static str, ours: String, theirs: String },
     #[error(
@@ -106,6 +111,10 @@ fn migrate_here(from: &Path, to: &str, tell: &mut (dyn FnMut(&Progress) + Send))
     let tables = || TABLES.iter().map(|part| part.table);
     let destination = Arrival::begin(to, name, tables())?;
     if destination.is_complete {
+        let content = content(&source)?;
+        if destination.content.as_ref().is_some_and(|before| *before != content) {
+            return Err(MigrateError::GoneOn);
+        }
         tell(&Progress::Complete);
         return Ok(());
     }
@@ -114,8 +123,8 @@ fn migrate_here(from: &Path, to: &str, tell: &mut (dyn FnMut(&Progress) + Send))
         copy(part, &columns, &source, &destination, tell)?;
     }
     destination.analyze(tables())?;
-    compare(&source, &destination, tell)?;
-    destination.complete(&tables::last_ids(&source.connection).map_err(read)?)?;
+    let content = compare(&source, &destination, tell)?;
+    destination.complete(&tables::last_ids(&source.connection).map_err(read)?, content)?;
     Ok(())
 }
 
@@ -161,16 +170,50 @@ struct Sum {
     hash: [u8; 32],
 }
 
-/// Compares all of both sides: by table, and events by room.
+type Sums = std::collections::BTreeMap<i64, Sum>;
+
+/// A checksum over all tables.
+#[derive(Default)]
+struct Content(Sha256);
+
+impl Content {
+    /// Adds a table.
+    fn add(&mut self, sums: &Sums) {
+        self.0.update((sums.len() as u64).to_le_bytes());
+        for (group, sum) in sums {
+            self.0.update(group.to_le_bytes());
+            self.0.update(sum.rows.to_le_bytes());
+            self.0.update(sum.hash);
+        }
+    }
+
+    fn end(self) -> String {
+        hex(&self.0.finalize())
+    }
+}
+
+/// The checksum of a directory as it is now.
+fn content(source: &Departure) -> Result<String, MigrateError> {
+    let mut content = Content::default();
+    for part in TABLES {
+        let columns = columns(&source.connection, part.table).map_err(read)?;
+        content.add(&sums(part, &columns, || &source.connection).map_err(read)?);
+    }
+    Ok(content.end())
+}
+
+/// Compares all of both sides: by table, and events by room. The checksum over all.
 fn compare(
     source: &Departure,
     destination: &Arrival,
     tell: &mut (dyn FnMut(&Progress) + Send),
-) -> Result<(), MigrateError> {
+) -> Result<String, MigrateError> {
     let mut differences = Vec::new();
+    let mut content = Content::default();
     for part in TABLES {
         let columns = columns(&source.connection, part.table).map_err(read)?;
         let ours = sums(part, &columns, || &source.connection).map_err(read)?;
+        content.add(&ours);
         let theirs = sums(part, &columns, || destination.connection()).map_err(read_back)?;
         let before = differences.len();
         let all: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
@@ -188,7 +231,7 @@ fn compare(
         }
     }
     if differences.is_empty() {
-        return Ok(());
+        return Ok(content.end());
     }
     let more = differences.len().saturating_sub(DIFFERENCES_MAX);
     differences.truncate(DIFFERENCES_MAX);
@@ -201,7 +244,7 @@ fn sums<'c>(
     part: &Part,
     columns: &[String],
     connection: impl Fn() -> &'c Connection,
-) -> Result<std::collections::BTreeMap<i64, Sum>, Trouble> {
+) -> Result<Sums, Trouble> {
     let mut hashes = std::collections::BTreeMap::<i64, (u64, Sha256)>::new();
     let mut last = None;
     loop {

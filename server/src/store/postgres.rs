@@ -47,8 +47,10 @@ const READS_WAITING_MAX: usize = 16_384;
 const WRITES_WAITING_MAX: usize = 16_384;
 /// Appends in one transaction; the last batch may go over it.
 const APPENDS_MAX: usize = 1_024;
-/// Other writes in one transaction. While changes run, all nodes wait.
-const SMALL_BATCH_MAX: usize = 256;
+/// Other writes in one transaction: each is a few journeys to the server, and a change that waits for them keeps
+/// all appends waiting.
+const SMALL_BATCH_MAX: usize = 32;
+/// Changes in one transaction. While they run, all nodes wait.
 const CHANGE_BATCH_MAX: usize = 32;
 
 /// How long whoever asks waits for an answer at most, the time in the queue included.
@@ -87,6 +89,11 @@ pub enum OpenError {
         "the PostgreSQL database has the schema {found}, this program knows up to {known}: run a newer Magpie"
     )]
     Newer { found: i64, known: i64 },
+    #[error(
+        "the PostgreSQL database has the encoding {0}, which cannot hold every text: make a new one with \
+         `createdb --encoding=UTF8 --template=template0`"
+    )]
+    Encoding(String),
     /// The database opens but does not hold what it must.
     #[error("the PostgreSQL database is damaged: {0}")]
     Damaged(&'static str),

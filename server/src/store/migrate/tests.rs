@@ -85,13 +85,20 @@ fn everything_is_moved_and_goes_on() {
     let seen = see(&old, &everything);
     assert!(seen.contains("Mallory") && !seen.contains("Unavailable"), "{seen}");
     pretty(&see(&new, &everything), &seen);
-    pretty(&go_on(&new, &everything), &go_on(&old, &everything));
+    let gone_on = go_on(&new, &everything);
     drop((old, new));
 
     // Once is enough, also when it was gone on with.
     let mut told = Vec::new();
     migrate(dir.path(), &address, &mut |progress| told.push(progress.clone())).unwrap();
     assert_eq!(told, [Progress::Complete]);
+
+    // But what is new in the directory is not there.
+    let old = SqliteStore::open(dir.path()).unwrap();
+    pretty(&gone_on, &go_on(&old, &everything));
+    drop(old);
+    let error = quietly(dir.path(), &address).unwrap_err();
+    assert!(matches!(error, MigrateError::GoneOn), "{error}");
 }
 
 /// Compares two long texts.

@@ -41,6 +41,8 @@ pub(in crate::store) struct Arrival {
     source: String,
     /// All was there before.
     pub is_complete: bool,
+    /// A checksum over all that was there then, at the source.
+    pub content: Option<String>,
 }
 
 impl Arrival {
@@ -59,8 +61,8 @@ impl Arrival {
             return Err(Refusal::Busy);
         }
         schema::begin(&session)?;
-        let is_complete = match schema::note(&session)? {
-            Some(note) if note.source == source => note.is_complete,
+        let (is_complete, content) = match schema::note(&session)? {
+            Some(note) if note.source == source => (note.is_complete, note.content),
             Some(_) => return Err(Refusal::OtherSource),
             None => {
                 for table in tables {
@@ -68,11 +70,13 @@ impl Arrival {
                         return Err(Refusal::NotEmpty);
                     }
                 }
-                false
+                (false, None)
             }
         };
-        let arrival = Self { connection: Connection::Server(session), source, is_complete };
-        arrival.note(is_complete)?;
+        let arrival = Self { connection: Connection::Server(session), source, is_complete, content };
+        if !is_complete {
+            arrival.note(false, None)?;
+        }
         arrival.session()?.batch("COMMIT")?;
         Ok(arrival)
     }
@@ -83,8 +87,8 @@ impl Arrival {
         Ok(session)
     }
 
-    fn note(&self, is_complete: bool) -> Result<(), OpenError> {
-        let note = Note { source: self.source.clone(), is_complete };
+    fn note(&self, is_complete: bool, content: Option<String>) -> Result<(), OpenError> {
+        let note = Note { source: self.source.clone(), is_complete, content };
         let note = serde_json::to_vec(&note).map_err(|_| OpenError::Damaged("a note cannot be written"))?;
         self.session()?.execute(
             "INSERT INTO meta (key, value) VALUES (?1, ?2)
@@ -132,8 +136,12 @@ impl Arrival {
     }
 
     /// Says that all is there. Row ids go on behind the last one that was given in each table, also where that
-    /// row is gone.
-    pub(in crate::store) fn complete(self, last_ids: &[(String, i64)]) -> Result<(), OpenError> {
+    /// row is gone. `content`: a checksum over all.
+    pub(in crate::store) fn complete(
+        self,
+        last_ids: &[(String, i64)],
+        content: String,
+    ) -> Result<(), OpenError> {
         self.session()?.batch("BEGIN")?;
         for (table, last) in last_ids {
             // One that gave none begins at 1.
@@ -141,7 +149,7 @@ impl Arrival {
                 FROM (SELECT CAST(?2 AS bigint) AS last) AS given";
             self.session()?.query(sql, &[Value::Text(table), Value::Number(*last)])?;
         }
-        self.note(true)?;
+        self.note(true, Some(content))?;
         Ok(self.session()?.batch("COMMIT")?)
     }
 }

@@ -215,6 +215,9 @@ pub(super) struct Note {
     pub source: String,
     /// False: not all of it is there, and none of it is to be served.
     pub is_complete: bool,
+    /// A checksum over all that was there when it was complete.
+    #[serde(default)]
+    pub content: Option<String>,
 }
 
 /// The note of a migration, if there is one.
@@ -228,8 +231,12 @@ pub(super) fn note(session: &Session) -> Result<Option<Note>, OpenError> {
 /// Begins a transaction that no other node's preparations can cross, and brings the schema up to date in it.
 ///
 /// # Errors
-/// `Newer` for a schema that is not known here, `Away`, `Server`, `Damaged`.
+/// `Newer` for a schema that is not known here, `Encoding`, `Away`, `Server`, `Damaged`.
 pub(super) fn begin(session: &Session) -> Result<(), OpenError> {
+    let encoding = session.ask("SHOW server_encoding")?.unwrap_or_default();
+    if encoding != "UTF8" {
+        return Err(OpenError::Encoding(encoding));
+    }
     session.batch(
         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0",
     )?;
