@@ -7,9 +7,12 @@ pub(in crate::store) mod server;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use shared::model::{LOBBY, Ref, RoomId, RoomName, Seq};
 use shared::protocol::{Event, RoomKind, User};
 use uuid::Uuid;
@@ -18,7 +21,7 @@ use super::{OpenError, PostgresStore};
 use crate::store::conformance::{guest, log, message, say, user_claim, wait};
 use crate::store::sqlite::database::NONE;
 use crate::store::sqlite::{Medium, Writer};
-use crate::store::{RoomKey, Store, StoreError};
+use crate::store::{RoomKey, Store, StoreError, TokenHash};
 use server::Server;
 
 fn reference(n: u128) -> Ref {
@@ -241,6 +244,36 @@ fn every_write_sees_what_stands_whatever_the_database_is_set_to() {
 }
 
 #[test]
+fn a_touch_waits_for_nobody() {
+    let Some(server) = server::shared() else { return };
+    let address = server.database();
+    let nodes = [PostgresStore::open(&address).unwrap(), PostgresStore::open(&address).unwrap()];
+    guest(&nodes[0], 1, "Ada");
+    let name = address.rsplit('/').next().unwrap();
+    for token in ["a", "b", "c"] {
+        let insert = format!("INSERT INTO sessions (token, \"user\", at) VALUES (sha256('{token}'), 1, 1)");
+        server.sql(name, &insert).unwrap();
+    }
+    let token = |text: &str| -> TokenHash { Sha256::digest(text).into() };
+    let ((held, is_held), (go, gone)) = (channel(), channel::<()>());
+    let other = nodes[1].write_small((1, 1), 1, move |writer| {
+        let sql = "UPDATE sessions SET used = 7 WHERE token = sha256('a')";
+        writer.connection.prepare_cached(sql)?.execute(NONE)?;
+        held.send(()).unwrap();
+        gone.recv().unwrap();
+        Ok(())
+    });
+    is_held.recv().unwrap();
+    wait(nodes[0].touch(vec![(token("b"), 8), (token("a"), 8), (token("b"), 9), (token("?"), 9)])).unwrap();
+    go.send(()).unwrap();
+    wait(other).unwrap();
+    wait(nodes[0].touch(vec![(token("c"), 6), (token("b"), 5)])).unwrap();
+    let used =
+        "SELECT used FROM sessions WHERE token IN (sha256('a'), sha256('b'), sha256('c')) ORDER BY used";
+    assert_eq!(server.sql(name, used).as_deref(), Some("6\n7\n9"));
+}
+
+#[test]
 fn a_newer_schema_is_refused() {
     let Some(server) = server::shared() else { return };
     let address = server.database();
@@ -250,6 +283,16 @@ fn a_newer_schema_is_refused() {
     let error = PostgresStore::open(&address).err().unwrap();
     assert!(matches!(error, OpenError::Newer { found: 1_000, .. }));
     assert!(error.to_string().contains("run a newer Magpie"), "{error}");
+}
+
+#[test]
+fn a_database_that_cannot_hold_every_text_is_refused() {
+    let Some(server) = server::shared() else { return };
+    let make = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+    server.sql("postgres", make).unwrap();
+    let error = PostgresStore::open(&server.address("latin")).err().unwrap();
+    assert!(matches!(&error, OpenError::Encoding(encoding) if encoding == "LATIN1"), "{error}");
+    assert!(error.to_string().contains("--encoding=UTF8"), "{error}");
 }
 
 #[test]
@@ -264,6 +307,19 @@ fn a_server_that_is_not_there_is_named() {
     let error = PostgresStore::open(&server.address("none")).err().unwrap();
     assert!(matches!(error, OpenError::Server(_)), "{error}");
     assert!(error.to_string().contains("\"none\" does not exist"), "{error}");
+}
+
+#[test]
+fn the_last_of_many_servers_is_found_and_kept_to() {
+    let Some(server) = server::shared() else { return };
+    // They take connections, and say nothing.
+    let holes = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports: String =
+        holes.iter().map(|hole| format!("127.0.0.1:{},", hole.local_addr().unwrap().port())).collect();
+    let address = server.database().replace("@127", &format!("@{ports}127"));
+    let store = PostgresStore::open_within(&address, Duration::ZERO).unwrap();
+    // Nobody has the time to look for it again.
+    wait(store.check()).unwrap();
 }
 
 #[test]
