@@ -5,6 +5,7 @@ use shared::mentions;
 use shared::model::{Ms, Ref, RoomId, Seq, UserId, UserName};
 use shared::protocol::{Event, EventKind, RoomKind, User};
 use shared::rights::Right;
+use uuid::Uuid;
 
 use super::database::{Connection, Fault, OptionalExtension, Parameter, Row, Value, params};
 use super::{Trouble, Writer, kinds, number, read};
@@ -140,6 +141,18 @@ impl Writer {
     /// Whether events may be sent before it is known what became of the ones before.
     pub(in crate::store) fn set_ahead(&mut self, ahead: bool) {
         self.ahead = ahead;
+    }
+
+    /// These refs were used by their authors before, or are about to be.
+    pub(in crate::store) fn expect_repeats(&mut self, repeats: Vec<(UserId, Ref)>) {
+        self.repeats.extend(repeats);
+    }
+
+    /// An author and a `ref` of theirs.
+    pub(in crate::store) fn read_reference(row: Row<'_>) -> Result<(UserId, Ref), Trouble> {
+        let bytes = row.get_ref(1)?.as_blob()?;
+        let reference = Uuid::from_slice(bytes).map_err(|_| read::damaged("a ref"))?;
+        Ok((read::user_id(row.get(0)?)?, Ref(reference)))
     }
 
     pub(super) fn head(&mut self, room: RoomId) -> Result<Option<Seq>, Trouble> {
@@ -285,7 +298,8 @@ impl Writer {
     ) -> Result<Option<Event>, Trouble> {
         let seq = self.head(room)?.ok_or(StoreError::NotFound)? + 1;
         let columns = kinds::columns(&kind);
-        let is_certain = reference.is_none() || self.ahead;
+        let is_repeat = |reference| self.repeats.contains(&(user.id, reference));
+        let is_certain = reference.is_none_or(|reference| self.ahead && !is_repeat(reference));
         let is_first = self.insert(
             if is_certain { INSERT_EVENT } else { INSERT_EVENT_ONCE },
             is_certain,

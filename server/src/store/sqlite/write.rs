@@ -3,9 +3,9 @@
 //! The changes themselves are in files by subject. Everything runs on one thread and inside one transaction per batch. A change answers only after the
 //! commit, so it may rely on what earlier changes of its batch did.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use shared::model::{RoomId, UserId};
+use shared::model::{Ref, RoomId, UserId};
 
 use super::appends::{Membership, Place};
 use super::database::{Connection, Fault, NONE, OptionalExtension};
@@ -44,6 +44,8 @@ pub(in crate::store) struct Writer {
     /// Events are sent before the answer to the one before is there, where that is possible: no `ref` is thought
     /// to be a repeat.
     pub(super) ahead: bool,
+    /// Except for these.
+    pub(super) repeats: HashSet<(UserId, Ref)>,
     /// Transactions that were committed.
     #[cfg(test)]
     pub(super) commits: u64,
@@ -57,6 +59,7 @@ impl Writer {
             memberships: HashMap::new(),
             purging: true,
             ahead: false,
+            repeats: HashSet::new(),
             #[cfg(test)]
             commits: 0,
         }
@@ -142,6 +145,7 @@ impl Writer {
     pub(in crate::store) fn forget(&mut self) {
         self.places.clear();
         self.memberships.clear();
+        self.repeats.clear();
     }
 
     /// Does several statements wholly or not at all.
