@@ -62,8 +62,12 @@ impl Hub {
                 }
             }
             Hint::Renamed { user } => {
-                // It may be a late one, of a name that is theirs no more.
-                if self.users.get(&user.id).is_some_and(|present| present.user != user) {
+                let Some(present) = self.users.get(&user.id) else { return };
+                if present.user == user {
+                    // Who asked for the name they have is answered too.
+                    self.to_user(user.id, &ServerEnvelope::Renamed { user: user.clone() }, out);
+                } else {
+                    // It may be a late one, of a name that is theirs no more.
                     self.note_change(user.id);
                     self.look(Look::Account { user: user.id }, out);
                 }

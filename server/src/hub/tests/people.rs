@@ -153,3 +153,15 @@ fn who_cannot_decide_whether_they_are_there_is_told_of_once_in_a_while() {
     assert_eq!(*heard.lock().unwrap(), 1);
     assert_eq!(world.told(b, "presence")[0]["people"][0]["presence"], "away");
 }
+
+#[test]
+fn who_asks_for_the_name_they_have_is_answered() {
+    let mut world = World::new();
+    let a = world.join(1);
+    for _ in 0..2 {
+        world.take(a);
+        world.send(a, json!({"type": "rename", "name": "Zoe"}));
+        let renamed = world.told(a, "renamed");
+        assert_eq!(renamed.iter().map(|told| &told["user"]["name"]).collect::<Vec<_>>(), ["Zoe"]);
+    }
+}
