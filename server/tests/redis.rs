@@ -70,8 +70,10 @@ fn processes_hear_each_other_in_order_and_themselves_once() {
     assert_eq!(ears[1].heard(1_002).len(), 1_002);
     assert_eq!(deaf.heard(2).len(), 2, "only what is for all");
     assert_eq!(strange.heard(0), [0u64; 0]);
+    // Sent is what Redis has taken, a moment after the hubs of the process heard it.
+    until("all is sent", || one.counts().sent == 1_001);
     let counts = one.counts();
-    assert_eq!((counts.sent, counts.received, counts.dropped, counts.unknown), (1_001, 1, 0, 0));
+    assert_eq!((counts.received, counts.dropped, counts.unknown), (1, 0, 0));
     assert!(counts.lag > Duration::ZERO);
     println!("a message to oneself takes {:?}", counts.lag);
 }
@@ -153,7 +155,7 @@ fn who_asks_hears_the_answers() {
             );
             let answer = loop {
                 match heard.recv_timeout(process::WAIT).expect("an answer") {
-                    Hint::PresenceWanted { .. } | Hint::Followed { .. } => {}
+                    Hint::PresenceWanted { .. } | Hint::Followed { .. } | Hint::Doubt => {}
                     other => break other,
                 }
             };
@@ -193,6 +195,7 @@ fn what_was_published_last_is_sent_before_the_end() {
     let Some(redis) = Redis::start() else { return };
     let (one, two) = (redis.broker(), redis.broker());
     let ear = Ear::attach(&two, 2);
+    until("the other is subscribed", || subscribers(&redis, ":all") == 1);
     (0..5_000).for_each(|n| one.publish(1, Topic::All, hint(n)));
     drop(one);
     assert_eq!(ear.heard(5_000).len(), 5_000);
