@@ -62,13 +62,15 @@ impl Hub {
                 }
             }
             Hint::Renamed { user } => {
-                let Some(present) = self.users.get(&user.id) else { return };
-                if present.user == user {
-                    // Who asked for the name they have is answered too.
-                    self.to_user(user.id, &ServerEnvelope::Renamed { user: user.clone() }, out);
-                } else {
+                let Some(present) = self.users.get_mut(&user.id) else { return };
+                let is_new = present.user != user;
+                present.user = user.clone();
+                self.note_change(user.id);
+                // Who asked for the name they have is answered too.
+                self.to_user(user.id, &ServerEnvelope::Renamed { user: user.clone() }, out);
+                self.tell_presence(user.id, true, out);
+                if is_new {
                     // It may be a late one, of a name that is theirs no more.
-                    self.note_change(user.id);
                     self.look(Look::Account { user: user.id }, out);
                 }
             }
