@@ -51,7 +51,7 @@ pub enum Command {
     /// Move all data of a directory, on which no server runs, to an empty PostgreSQL database. It may be cut short
     /// and called again; no server starts on a database that does not have all of it.
     Migrate {
-        /// The directory. It is only read, and stays as it is.
+        /// The directory. It is only read; one of an older Magpie is brought up to date first.
         #[arg(long, env = "MAGPIE_DATA", default_value = "data", value_name = "DIR")]
         from: PathBuf,
         /// The database, as in --database.
