@@ -11,6 +11,7 @@ mod postgres;
 mod redis;
 mod support;
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use people::posts::receiver;
@@ -22,6 +23,9 @@ use support::{Got, LOBBY, Magpie, Request, Socket, WAIT, reference, send, until}
 
 /// How long a sender may wait for a refusal when the store is gone: 5 s, and as many for a busy machine.
 const REFUSED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the people of a dead node may be shown as there: 30 s, and as many for a busy machine.
+const OFFLINE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What nodes share.
 struct Ground {
@@ -102,6 +106,44 @@ fn people_at_two_nodes_are_together() {
     assert_eq!(answer.status, 204, "{answer:?} {ada_is}");
     assert_eq!(ada_too.closed(), Some(1008));
     assert_eq!(ada.closed(), Some(1008));
+}
+
+#[test]
+fn the_people_of_a_node_that_is_killed_go_offline_and_nobody_else_does() {
+    let Some(ground) = Ground::new() else { return };
+    let [one, two, three] = [ground.node(), ground.node(), ground.node()];
+    let (mut ada, _) = Socket::full(&one, None);
+    let (_bob, bob_is) = Socket::full(&two, None);
+    let (_cy, cy_is) = Socket::full(&three, None);
+    let mut online: HashSet<String> = HashSet::new();
+    let mut gone = Vec::new();
+    // Whoever hears nothing for a while asks, so that there is always something to hear.
+    let mut hear = |online: &mut HashSet<String>, is_so: &dyn Fn(&HashSet<String>) -> bool| {
+        let begin = Instant::now();
+        while !is_so(online) {
+            assert!(begin.elapsed() < OFFLINE_WITHIN, "{online:?}");
+            if let Got::Frame(frame) = ada.next(Duration::from_secs(1)) {
+                let told: Value = serde_json::from_slice(&frame.payload).unwrap_or_default();
+                for person in
+                    told["people"].as_array().filter(|_| told["type"] == "presence").into_iter().flatten()
+                {
+                    let id = person["id"].as_str().unwrap().to_owned();
+                    if person["presence"] == "offline" {
+                        gone.push(id.clone());
+                        online.remove(&id);
+                    } else {
+                        online.insert(id);
+                    }
+                }
+            }
+        }
+    };
+    let [bob, cy] = [&bob_is, &cy_is].map(|welcome| welcome["user"]["id"].as_str().unwrap().to_owned());
+    hear(&mut online, &|online| online.contains(&bob) && online.contains(&cy));
+    two.kill();
+    hear(&mut online, &|online| !online.contains(&bob));
+    assert_eq!(gone, [bob]);
+    assert!(online.contains(&cy));
 }
 
 #[test]
